@@ -1,0 +1,74 @@
+# Every target works alone in a fresh clone: it makes the environment in $(VENV) when there is none.
+# Plain pip does the same: python3 -m venv .venv && .venv/bin/pip install -e '.[dev]'
+
+PYTHON ?= python3
+VENV ?= .venv
+PEERS ?= .venv-peers
+BIN := $(VENV)/bin
+
+# One thread: results do not depend on the number of cores, and parallel workers do not fight.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup audit test slow cov lint fmt bench example fixtures wheel ci clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## make the environment
+
+$(VENV)/.installed: pyproject.toml hatch_build.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+audit: setup ## audit the embedded reference model and print where the page is
+	$(BIN)/arrcoc-verify audit
+
+test: setup ## run the tests, without the slow ones
+	$(BIN)/python -m pytest
+
+slow: setup ## run the slow tests only
+	$(BIN)/python -m pytest -m "slow and not gpu and not pretrained"
+
+cov: setup ## run the tests under coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: setup ## check style, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+fmt: setup ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup $(PEERS)/.installed ## measure against a naive loop and nnsight, in one run
+	$(BIN)/python -m bench --peers $(PEERS)/bin/python --json reports/bench.json
+
+# The peers' own environment sees torch and the like of the first; what differs is installed over it.
+$(PEERS)/.installed: $(VENV)/.installed
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python scripts/borrow_packages.py $(BIN)/python
+	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
+	touch $@
+
+example: setup ## make the example audit in reports/example again
+	rm -rf reports/example
+	$(BIN)/arrcoc-verify audit --seed 0 --out reports/example
+
+fixtures: setup ## check the photographs and cut-outs against their manifest
+	$(BIN)/python -m pytest tests/unit -k "fixtures or manifest"
+
+wheel: setup ## build the wheel, audit with it in an empty folder with the network off
+	bash scripts/check_wheel.sh $(BIN)/python
+
+ci: lint test slow wheel ## everything that a change must pass
+
+clean: ## remove builds and caches; the environment and the reports stay
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage*
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
