@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
 BIN := $(VENV)/bin
+SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
 # One thread: results do not depend on the number of cores, and parallel workers do not fight.
 export OMP_NUM_THREADS = 1
@@ -53,7 +54,7 @@ bench: setup $(PEERS)/.installed ## measure against a naive loop and nnsight, in
 # The peers' own environment sees torch and the like of the first; what differs is installed over it.
 $(PEERS)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python scripts/borrow_packages.py $(BIN)/python
+	$(BIN)/python -c $(SITE) > $$($(PEERS)/bin/python -c $(SITE))/borrowed.pth
 	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
 	touch $@
 
@@ -65,7 +66,7 @@ fixtures: setup ## check the photographs and cut-outs against their manifest
 	$(BIN)/python -m pytest tests/unit -k "fixtures or manifest"
 
 wheel: setup ## build the wheel, audit with it in an empty folder with the network off
-	bash scripts/check_wheel.sh $(BIN)/python
+	bash scripts/check_wheel.sh '$(BIN)/python'
 
 ci: lint test slow wheel ## everything that a change must pass
 
