@@ -1,7 +1,8 @@
 """Verify that a query-aware visual token allocator does what it claims, by causes.
 
 Public names load on first use (PEP 562), so `import arrcoc_verify` and the pytest plugin cost
-nothing until a check needs torch.
+nothing until a check needs torch. No public name is that of a module: importing the module would
+put it in the name's place.
 """
 
 import importlib
@@ -15,7 +16,6 @@ if TYPE_CHECKING:  # the same names for type checkers; a test keeps both lists e
     from arrcoc_verify.model import Model as Model
     from arrcoc_verify.model import Site as Site
     from arrcoc_verify.model import Step as Step
-    from arrcoc_verify.tap import tap as tap
     from arrcoc_verify.verdict import GateResult as GateResult
     from arrcoc_verify.verdict import Outcome as Outcome
     from arrcoc_verify.verdict import Verdict as Verdict
@@ -27,7 +27,6 @@ PUBLIC = {
     "Model": "model",
     "Site": "model",
     "Step": "model",
-    "tap": "tap",
     "GateResult": "verdict",
     "Outcome": "verdict",
     "Verdict": "verdict",
