@@ -1,0 +1,151 @@
+"""How many units would decide, and whether this check can see an effect of the margin's size.
+
+Source: Student's t power (noncentral t) for `n_needed`; a spiked positive control by resampling
+for `detection_rate`.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from arrcoc_verify.errors import UsageError
+from arrcoc_verify.stats.flips import EXACT_UP_TO
+from arrcoc_verify.stats.sample import (
+    MIN_UNITS,
+    FloatArray,
+    check_fraction,
+    check_number,
+    finite_units,
+    same_value,
+)
+
+MOST_UNITS = 1_000_000
+"""Beyond this many units `n_needed` says that no n would decide."""
+
+_CHUNK = 1 << 22
+_HITS_AT_ALPHA = 50
+_MOST_PATTERNS = 1 << 17
+
+
+def least_n(alpha: float, chance: float = 0.5) -> int:
+    """Return the least n (at least 8) at which a p of `alpha` can be reached at all.
+
+    Args:
+        alpha: level after adjustment.
+        chance: factor by which the least p falls with each unit: 0.5 for sign flips.
+    """
+    check_fraction(alpha, "alpha")
+    reach = math.log(alpha) / math.log(check_fraction(chance, "chance"))
+    return max(MIN_UNITS, math.ceil(reach - 1e-9))
+
+
+def _t_power(n: int, ratio: float, alpha: float) -> float:
+    critical = float(stats.t.isf(alpha, n - 1))
+    return float(stats.nct.sf(critical, n - 1, ratio * math.sqrt(n)))
+
+
+def n_needed(
+    effects: ArrayLike, margin: float, alpha: float = 0.01, power: float = 0.8
+) -> int | None:
+    """Return the n at which a one-sided test would decide, if the observed mean and spread hold.
+
+    Either way counts as deciding: above the margin or below it. This is a plan, not a promise: the
+    observed mean is itself uncertain.
+
+    Args:
+        effects: one effect per unit, shape [n], n >= 2.
+        margin: the value that effects are held against.
+        alpha: level after adjustment.
+        power: chance to decide, 0 < power < 1.
+
+    Returns:
+        Units, at least 8 and at least what sign flips need; None when the mean lies on the margin
+        or more than a million would be needed.
+
+    Raises:
+        NonFinite: an effect is NaN or infinite.
+        TooFewUnits: fewer than 2 units.
+        UsageError: alpha or power outside (0, 1).
+    """
+    values = finite_units(effects, least=2) - check_number(margin, "margin")
+    floor = least_n(alpha)
+    check_fraction(power, "power")
+    gap = abs(float(values.mean()))
+    if gap == 0.0:
+        return None
+    if same_value(values):
+        return floor
+    ratio = gap / float(values.std(ddof=1))
+    start = float((stats.norm.isf(alpha) + stats.norm.ppf(power)) / ratio) ** 2
+    if not start < MOST_UNITS:
+        return None
+    low, high = floor, max(floor, 2 * math.ceil(start) + 20)
+    if _t_power(low, ratio, alpha) >= power:
+        return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _t_power(middle, ratio, alpha) >= power else (middle, high)
+    return high
+
+
+def _patterns(n: int, alpha: float, rng: np.random.Generator) -> FloatArray:
+    """Return sign patterns shared by all simulated samples, shape [n, patterns]."""
+    if n <= EXACT_UP_TO:
+        bits = (np.arange(2**n) >> np.arange(n)[:, None]) & 1
+        return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
+    count = min(_MOST_PATTERNS, max(1_999, math.ceil(_HITS_AT_ALPHA / alpha) - 1))
+    return np.asarray(rng.integers(2, size=(n, count)) * 2.0 - 1.0, dtype=np.float64)
+
+
+def detection_rate(
+    residuals: ArrayLike,
+    spike: float,
+    n: int,
+    alpha: float = 0.01,
+    n_sims: int = 500,
+    seed: int = 0,
+) -> float:
+    """Return how often the one-sided sign-flip at level alpha detects a spike of known size.
+
+    Samples of n are drawn with replacement from the centred residuals (scaled by
+    sqrt(N / (N - 1)), since centring takes a degree of freedom), the spike is added to each unit,
+    and H0 "mean <= 0" is tested. With `spike` = margin this is the spiked positive control: below
+    0.8 the check cannot see what matters, and its verdict is inconclusive. With `spike` = 0 it is
+    the size of the test on effects of this shape. Random patterns are shared by all samples.
+
+    Args:
+        residuals: unit effects, shape [N], N >= 2; centred here.
+        spike: effect planted in every unit.
+        n: units per sample, >= 1.
+        alpha: level after adjustment.
+        n_sims: samples; the Monte Carlo error is at most 0.5 / sqrt(n_sims).
+        seed: of samples and patterns.
+
+    Returns:
+        A fraction in 0..1; 0 where n allows no p below alpha.
+
+    Raises:
+        NonFinite: a residual or the spike is NaN or infinite.
+        TooFewUnits: fewer than 2 residuals.
+        UsageError: n, n_sims or alpha out of range.
+    """
+    values = finite_units(residuals, "residuals", least=2)
+    check_number(spike, "spike")
+    check_fraction(alpha, "alpha")
+    if n < 1 or n_sims < 1:
+        raise UsageError(f"wanted n >= 1 and n_sims >= 1, came {n} and {n_sims}")
+    rng = np.random.default_rng(seed)
+    centred = (values - values.mean()) * math.sqrt(values.size / (values.size - 1))
+    signs = _patterns(n, alpha, rng)
+    extra = 0 if n <= EXACT_UP_TO else 1
+    samples = spike + centred[rng.integers(values.size, size=(n_sims, n))]
+    seen = samples.sum(axis=1) - 1e-12 * np.abs(samples).sum(axis=1)
+    detected, step = 0, max(1, _CHUNK // signs.shape[1])
+    for start in range(0, n_sims, step):
+        part = slice(start, start + step)
+        hits = np.count_nonzero(samples[part] @ signs >= seen[part, None], axis=1)
+        p = (hits + extra) / (signs.shape[1] + extra)
+        detected += int(np.count_nonzero(p < alpha))
+    return detected / n_sims
