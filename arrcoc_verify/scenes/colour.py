@@ -12,6 +12,15 @@ LUMA = np.array([0.299, 0.587, 0.114])
 RANGE = 64.0
 CHROMA = 56.0
 
+# Chroma offsets (Cb, Cr; 0..255 scale) that colour an object; one for each quadrant of the chroma
+# plane, so that the names are as far apart as they can be.
+TINT = 27.0
+TINTS: dict[str, tuple[float, float]] = {
+    "purple": (TINT, TINT), "orange": (-TINT, TINT), "green": (-TINT, -TINT), "blue": (TINT, -TINT),
+}  # fmt: skip
+KEPT_CHROMA = 0.15
+"""Share of an object's own chroma that colouring leaves, so that texture in colour survives."""
+
 
 def luma(rgb: NDArray[np.generic]) -> NDArray[np.float64]:
     """Luma (0..255) of RGB values along the last axis; equal RGB shifts move it by their size."""
@@ -31,6 +40,23 @@ def compress(rgb: NDArray[np.generic]) -> NDArray[np.uint8]:
     chroma *= CHROMA * np.tanh(farthest / CHROMA) / farthest
     after = 128.0 + (before - 127.5) * (RANGE / 127.5)
     return np.asarray(np.rint(np.clip(after[..., None] + chroma, 0, 255)), dtype=np.uint8)
+
+
+def fade(rgb: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """The picture with `share` of its chroma and its luma as it was."""
+    light = luma(rgb)[..., None]
+    return np.asarray(np.rint(light + (rgb - light) * share), dtype=np.uint8)
+
+
+def tint(rgb: NDArray[np.uint8], colour: str) -> NDArray[np.uint8]:
+    """The picture in one of `TINTS`: luma as it was, chroma moved to the colour's quadrant."""
+    blue, red = TINTS[colour]
+    # Inverse of BT.601's Cb, Cr; the three offsets leave luma unchanged.
+    offset = np.array([1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue])
+    light = luma(rgb)[..., None]
+    return np.asarray(
+        np.rint(np.clip(light + (rgb - light) * KEPT_CHROMA + offset, 0, 255)), dtype=np.uint8
+    )
 
 
 def to_lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -4,7 +4,6 @@ Source: DESIGN.md, "Scenes and contrast pairs".
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ from PIL import Image
 
 from arrcoc_verify.errors import BadRegion, UsageError
 from arrcoc_verify.scenes import fixtures, queries
-from arrcoc_verify.scenes.colour import compress
+from arrcoc_verify.scenes.colour import TINTS, compress, fade, tint
 from arrcoc_verify.scenes.scene import Grid, Parts, Region, Scene
 
 Place = tuple[int, int]
 Places = tuple[Place, Place]
 BLOCK = 0.3  # side of an object's block, as a share of the image's side
 MARGIN = 0.06  # free border around the object inside its block
+FADED = 0.5  # share of a background's chroma that is kept, so that coloured objects are told apart
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,8 @@ def compose(
 ) -> Scene:
     """A scene with two objects in separate blocks of whole cells.
 
-    Luma lies within 128 +- 64, so that later edits cannot clip.
+    Each object is coloured, target and distractor differently, and queries name colour and kind:
+    what is asked for is then known by two cues and by construction. Luma lies within 128 +- 64, so that later edits cannot clip.
 
     Args:
         background: any photograph; its middle square is used.
@@ -60,25 +61,31 @@ def compose(
     """
     block = block_of(grid, size)
     generator = np.random.default_rng(seed)
-    free = all_places(grid, block)
+    corners = corners_of(grid, block)
+    first = corners[int(generator.integers(len(corners)))]
     pixels = tuple(side * size // cells for side, cells in zip(block, grid, strict=True))
+    hues = [str(name) for name in generator.permutation(sorted(TINTS))[:2]]
+    names = [f"{hue} {one.label}" for hue, one in zip(hues, (target, distractor), strict=True)]
     parts = Parts(
         background=_square(background.image, size),
-        sprites=(_sprite(target.image, pixels), _sprite(distractor.image, pixels)),
-        places=free[int(generator.integers(len(free)))],
+        sprites=(
+            _sprite(target.image, pixels, hues[0]),
+            _sprite(distractor.image, pixels, hues[1]),
+        ),
+        places=(first, _partner(first, grid, block, generator)),
         block=block,
         grid=grid,
     )
-    image, regions = _paint(parts, (target.label, distractor.label))
+    image, regions = _paint(parts, (names[0], names[1]))
     template = int(generator.integers(len(queries.TEMPLATES)))
-    query = queries.ask(target.label, template)
+    query = queries.ask(names[0], template)
     return Scene(
         image=image,
         query=query,
         target=regions[0],
         distractor=regions[1],
-        other_query=queries.ask(distractor.label, template),
-        paraphrase=queries.paraphrase(target.label, template),
+        other_query=queries.ask(names[1], template),
+        paraphrase=queries.paraphrase(target.label, template, hues[0]),
         absent_query=queries.ask_absent(generator, template),
         nonsense=queries.nonsense(query, generator),
         unit=background.id,
@@ -105,10 +112,10 @@ def move(scene: Scene, places: Places) -> Scene:
             "make scenes with compose() or scenes()"
         )
     grid, block = scene.parts.grid, scene.parts.block
-    if places not in all_places(grid, block):
+    if not set(places) <= set(corners_of(grid, block)) or _gap(*places, block) < 0:
         raise BadRegion(
             f"wanted two separate blocks of {block[0]}x{block[1]} cells inside the grid {grid}, "
-            f"got places {places}: choose from all_places(grid, block)"
+            f"got places {places}: give the row and column of each block's first cell"
         )
     parts = dataclasses.replace(scene.parts, places=places)
     image, regions = _paint(parts, (scene.target.label, scene.distractor.label))
@@ -160,7 +167,7 @@ def scenes(
     pairs = fixtures.manifest().pairs(known)
     own = _deal(backgrounds, list(pairs))
     block = block_of(grid, size)
-    spread = _spread_places(all_places(grid, block), grid, block, seed)
+    spread = _spread_places(grid, block, seed)
     made: list[Scene] = []
     for number, (pair, two) in enumerate(pairs.items()):
         layers = [Layer(image=fixtures.cutout(c.id), label=c.label, id=c.id) for c in two]
@@ -193,32 +200,42 @@ def block_of(grid: Grid, size: int) -> Grid:
     return rows, columns
 
 
-@functools.lru_cache(maxsize=16)
-def all_places(grid: Grid, block: Grid) -> tuple[Places, ...]:
-    """All ordered pairs of separate blocks, a free cell between them wherever there is room."""
-    corners = list(itertools.product(range(grid[0] - block[0] + 1), range(grid[1] - block[1] + 1)))
+def corners_of(grid: Grid, block: Grid) -> list[Place]:
+    """The first cell of every block that lies inside the grid, row by row."""
+    return list(itertools.product(range(grid[0] - block[0] + 1), range(grid[1] - block[1] + 1)))
+
+
+def _gap(one: Place, two: Place, block: Grid) -> int:
+    """Free cells between two blocks; negative if they overlap."""
+    return max(abs(one[0] - two[0]) - block[0], abs(one[1] - two[1]) - block[1])
+
+
+def _partner(first: Place, grid: Grid, block: Grid, generator: np.random.Generator) -> Place:
+    """A place for the other block, with a free cell between the two wherever there is room."""
+    corners = corners_of(grid, block)
     for gap in (1, 0):
-        found = [
-            (one, two)
-            for one in corners
-            for two in corners
-            if abs(one[0] - two[0]) >= block[0] + gap or abs(one[1] - two[1]) >= block[1] + gap
-        ]
+        found = [other for other in corners if _gap(first, other, block) >= gap]
         if found:
-            return tuple(found)
+            return found[int(generator.integers(len(found)))]
     raise BadRegion(f"wanted room for two blocks of {block} cells in the grid {grid}, found none")
 
 
-def _spread_places(free: Sequence[Places], grid: Grid, block: Grid, seed: int) -> list[Places]:
+def _spread_places(grid: Grid, block: Grid, seed: int) -> list[Places]:
     """Places in an order that covers the image evenly: each quarter takes its turn."""
     generator = np.random.default_rng([seed, 7])
     middle = [(side - length) / 2 for side, length in zip(grid, block, strict=True)]
-    quarters: dict[tuple[bool, bool], list[Places]] = {}
-    for index in generator.permutation(len(free)):
-        row, column = free[index][0]
-        quarters.setdefault((row > middle[0], column > middle[1]), []).append(free[index])
+    corners = corners_of(grid, block)
+    quarters: dict[tuple[bool, bool], list[Place]] = {}
+    for index in generator.permutation(len(corners)):
+        row, column = corners[index]
+        quarters.setdefault((row > middle[0], column > middle[1]), []).append(corners[index])
     turns = itertools.zip_longest(*(quarters[key] for key in sorted(quarters)))
-    return [place for turn in turns for place in turn if place is not None]
+    return [
+        (place, _partner(place, grid, block, generator))
+        for turn in turns
+        for place in turn
+        if place is not None
+    ]
 
 
 def _deal(
@@ -245,11 +262,11 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.convert("RGB").crop((left, top, left + side, top + side))
     small = square.resize((size, size), Image.Resampling.LANCZOS)
-    return Image.fromarray(compress(np.asarray(small)))
+    return Image.fromarray(fade(compress(np.asarray(small)), FADED))
 
 
-def _sprite(image: Image.Image, pixels: tuple[int, ...]) -> Image.Image:
-    """An object, luma compressed, as large as fits into a block of `pixels` rows and columns."""
+def _sprite(image: Image.Image, pixels: tuple[int, ...], colour: str) -> Image.Image:
+    """An object, luma compressed, coloured, as large as fits into a block of `pixels` rows and columns."""
     image = image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox() or (0, 0, *image.size))
     room = [max(1, round(side * (1 - 2 * MARGIN))) for side in pixels]
@@ -259,7 +276,7 @@ def _sprite(image: Image.Image, pixels: tuple[int, ...]) -> Image.Image:
         Image.Resampling.LANCZOS,
     )
     content = np.array(small)
-    content[..., :3] = compress(content[..., :3])
+    content[..., :3] = tint(compress(content[..., :3]), colour)
     sprite = Image.new("RGBA", (pixels[1], pixels[0]), (128, 128, 128, 0))
     corner = ((pixels[1] - small.width) // 2, (pixels[0] - small.height) // 2)
     sprite.paste(Image.fromarray(content), corner)

@@ -84,9 +84,9 @@ def ask(label: str, template: int = 0) -> str:
     return TEMPLATES[template % len(TEMPLATES)].format(label)
 
 
-def paraphrase(label: str, template: int = 0) -> str:
+def paraphrase(label: str, template: int = 0, colour: str = "") -> str:
     """Asks for the same thing with another template and, where there is one, a synonym."""
-    return ask(SYNONYMS.get(label, label), template + 1)
+    return ask(f"{colour} {SYNONYMS.get(label, label)}".strip(), template + 1)
 
 
 def ask_attribute(label: str, generator: np.random.Generator) -> str:

@@ -1,0 +1,1 @@
+"""Embedded models whose right answers are known."""
