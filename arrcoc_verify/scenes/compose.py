@@ -46,7 +46,8 @@ def compose(
     """A scene with two objects in separate blocks of whole cells.
 
     Each object is coloured, target and distractor differently, and queries name colour and kind:
-    what is asked for is then known by two cues and by construction. Luma lies within 128 +- 64, so that later edits cannot clip.
+    what is asked for is then known by two cues and by construction. Luma lies within 128 +- 64, so
+    that later edits cannot clip.
 
     Args:
         background: any photograph; its middle square is used.
@@ -266,7 +267,7 @@ def _square(image: Image.Image, size: int) -> Image.Image:
 
 
 def _sprite(image: Image.Image, pixels: tuple[int, ...], colour: str) -> Image.Image:
-    """An object, luma compressed, coloured, as large as fits into a block of `pixels` rows and columns."""
+    """An object, luma compressed, coloured, as large as fits into `pixels` rows and columns."""
     image = image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox() or (0, 0, *image.size))
     room = [max(1, round(side * (1 - 2 * MARGIN))) for side in pixels]

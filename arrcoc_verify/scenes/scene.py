@@ -114,7 +114,7 @@ def _overlap(start: int, stop: int, cells: int, length: int) -> NDArray[np.float
     """The share of each of `cells` equal parts of `length` that lies in `[start, stop)`."""
     edges = np.linspace(0.0, length, cells + 1)
     inside = np.minimum(edges[1:], stop) - np.maximum(edges[:-1], start)
-    return np.clip(inside, 0.0, None) * cells / length
+    return np.asarray(np.clip(inside, 0.0, None) * cells / length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
