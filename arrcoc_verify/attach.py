@@ -5,29 +5,63 @@ same tensor to both terms, and an in-place write would change the residual too. 
 so that a hook that a compiled module, a skipped branch or a cached result silently ignored is seen.
 """
 
+import copy
+import dataclasses
 import functools
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from arrcoc_verify.errors import CompiledModule, ShapeMismatch
-from arrcoc_verify.model import FunctionResult, ModuleInput, ModuleOutput, Output, Site, Tapped
+from arrcoc_verify.errors import CompiledModule, ShapeMismatch, TrainingMode
+from arrcoc_verify.model import (
+    FunctionResult,
+    Model,
+    ModuleInput,
+    ModuleOutput,
+    Output,
+    Site,
+    Tapped,
+)
 from arrcoc_verify.tap import tapping
 
 Visit = Callable[[Site, Tensor], Tensor]
 """Sees the activation at a site and returns what takes its place."""
 
 
+def entry(value: Any, key: str | int) -> Any:
+    """Return what a mapping, sequence, named tuple or dataclass holds under `key`.
+
+    Raises:
+        LookupError, AttributeError, TypeError: it holds nothing there.
+    """
+    if isinstance(value, Tensor):
+        raise TypeError("a tensor has no entries: its leading axis is the image")
+    if isinstance(value, Mapping):
+        return value[_held_key(value, key)]
+    if isinstance(key, int) or key.isdigit():
+        return value[int(key)]
+    return getattr(value, key)
+
+
+def _held_key(value: Mapping[Any, Any], key: str | int) -> Any:
+    for candidate in (key, int(key) if str(key).isdigit() else key):
+        if candidate in value:
+            return candidate
+    if isinstance(key, int):  # model outputs of libraries count their entries, too
+        return list(value)[key]
+    raise KeyError(key)
+
+
 def pick(value: Any, key: str | int | None, site: Site) -> Tensor:
     """Return the tensor under `key` in what a step, module or function returned."""
     if key is not None:
         try:
-            value = value[key]
-        except (KeyError, IndexError, TypeError) as error:
+            value = entry(value, key)
+        except (LookupError, AttributeError, TypeError) as error:
             raise ShapeMismatch(
                 f"site {site.name!r} wants entry {key!r}, got {_describe(value)}"
             ) from error
@@ -40,17 +74,47 @@ def pick(value: Any, key: str | int | None, site: Site) -> Tensor:
 
 
 def put(value: Any, key: str | int | None, new: Tensor) -> Any:
-    """Return a copy of `value` with `new` under `key`; the original is left as it was."""
+    """Return a copy of `value`, of the same type, with `new` under `key`."""
     if key is None:
         return new
     if isinstance(value, Mapping):
-        # Model outputs of libraries are mappings with attributes: keep their type where it copies.
-        fresh = dict(value)
-        fresh[str(key)] = new
-        return fresh if type(value) is dict else type(value)(**fresh)
-    fresh_list = list(value)
-    fresh_list[int(key)] = new
-    return type(value)(*fresh_list) if hasattr(value, "_fields") else type(value)(fresh_list)
+        return _with(value, {_held_key(value, key): new})
+    if hasattr(value, "_fields"):
+        field = key if isinstance(key, str) and not key.isdigit() else value._fields[int(key)]
+        return value._replace(**{field: new})
+    if isinstance(value, list | tuple):
+        fresh = list(value)
+        fresh[int(key)] = new
+        return type(value)(fresh)
+    changed = copy.copy(value)
+    object.__setattr__(changed, str(key), new)
+    return changed
+
+
+def _with(value: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
+    fresh = copy.copy(value)  # model outputs are mappings with attributes: keep their type
+    if not isinstance(fresh, MutableMapping):
+        return {**value, **items}
+    for key, item in items.items():
+        fresh[key] = item
+    return fresh
+
+
+def copied(value: Any) -> Any:
+    """Return `value` with every tensor in it cloned, in containers of the same types."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return _with(value, {key: copied(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        items = [copied(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fresh = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(fresh, field.name, copied(getattr(value, field.name)))
+        return fresh
+    return value
 
 
 def is_compiled(module: nn.Module) -> bool:
@@ -66,10 +130,24 @@ def refuse_compiled(modules: Sequence[nn.Module], site: Site) -> None:
     target = getattr(site.at, "module", None)
     for root in modules:
         for name, module in root.named_modules():
-            if is_compiled(module) and (target is None or any(m is target for m in module.modules())):
+            if is_compiled(module) and (
+                target is None or any(m is target for m in module.modules())
+            ):
                 raise CompiledModule(
-                    f"site {site.name!r} lies in a compiled module ({name or type(module).__name__}): hooks "
-                    "added after compilation are ignored without a word. Pass the uncompiled module"
+                    f"site {site.name!r} lies in a compiled module "
+                    f"({name or type(module).__name__}): hooks added after "
+                    "compilation are ignored without a word. Pass the uncompiled module"
+                )
+
+
+def refuse_training(model: Model) -> None:
+    """Raise when any module is in training mode: dropout and batch statistics would speak."""
+    for module in model.modules:
+        for name, part in module.named_modules():
+            if part.training:
+                raise TrainingMode(
+                    f"module {name or type(part).__name__!r} of {model.name!r} is in training "
+                    "mode; call .eval() before verifying"
                 )
 
 
@@ -86,6 +164,8 @@ def attached(
 
     with ExitStack() as undo:  # entered first, so an error in a later attachment undoes the earlier
         taps: dict[str, list[Site]] = {}
+        for same in _by_function(sites):
+            undo.enter_context(_wrapped(same, see))
         for site in sites:
             if isinstance(site.at, ModuleOutput):
                 refuse_compiled(modules, site)
@@ -95,8 +175,6 @@ def attached(
                 hook = _input_hook(site, see)
                 handle = site.at.module.register_forward_pre_hook(hook, with_kwargs=True)
                 undo.callback(handle.remove)
-            elif isinstance(site.at, FunctionResult):
-                undo.enter_context(_wrapped(site, see))
             elif isinstance(site.at, Tapped):
                 taps.setdefault(site.at.name, []).append(site)
         if taps:
@@ -112,7 +190,7 @@ def inner(site: Site) -> bool:
 def _output_hook(site: Site, see: Visit) -> Callable[..., Any]:
     key = getattr(site.at, "key", None)
 
-    def hook(module: nn.Module, args: object, output: Any) -> Any:
+    def hook(_module: nn.Module, _args: object, output: Any) -> Any:
         old = pick(output, key, site)
         new = see(site, old)
         return None if new is old else put(output, key, new)
@@ -123,7 +201,7 @@ def _output_hook(site: Site, see: Visit) -> Callable[..., Any]:
 def _input_hook(site: Site, see: Visit) -> Callable[..., Any]:
     key = getattr(site.at, "key", 0)
 
-    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+    def hook(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         held = kwargs if isinstance(key, str) else args
         old = pick(held, key, site)
         new = see(site, old)
@@ -136,35 +214,60 @@ def _input_hook(site: Site, see: Visit) -> Callable[..., Any]:
     return hook
 
 
-def namespaces_of(function: Callable[..., Any]) -> list[tuple[dict[str, Any], str]]:
-    """Return every (module namespace, name) that holds this very function."""
+def namespaces_of(
+    function: Callable[..., Any], modules: Collection[str] | None = None
+) -> list[tuple[dict[str, Any], str]]:
+    """Return every (module namespace, name) that holds this very function.
+
+    Args:
+        function: what to look for.
+        modules: names of the modules to look into; None means all that are loaded.
+    """
     found = []
-    for module in list(sys.modules.values()):
-        namespace = getattr(module, "__dict__", None)
+    for loaded in list(sys.modules) if modules is None else modules:
+        namespace = getattr(sys.modules.get(loaded), "__dict__", None)
         if isinstance(namespace, dict):
-            found += [(namespace, name) for name, item in list(namespace.items()) if item is function]
+            found += [
+                (namespace, name) for name, item in list(namespace.items()) if item is function
+            ]
     return found
 
 
+def _by_function(sites: Sequence[Site]) -> list[list[Site]]:
+    groups: dict[int, list[Site]] = {}
+    for site in sites:
+        if isinstance(site.at, FunctionResult):
+            groups.setdefault(id(site.at.function), []).append(site)
+    return list(groups.values())
+
+
 @contextmanager
-def _wrapped(site: Site, see: Visit) -> Iterator[None]:
-    assert isinstance(site.at, FunctionResult)  # noqa: S101 - narrows the type
-    function, key = site.at.function, site.at.key
+def _wrapped(sites: Sequence[Site], see: Visit) -> Iterator[None]:
+    """Put a wrapper in the place of one function, which may hold several sites."""
+    function = getattr(sites[0].at, "function", None)
+    if function is None:
+        raise ShapeMismatch(f"site {sites[0].name!r} names no function")
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         output = function(*args, **kwargs)
-        old = pick(output, key, site)
-        new = see(site, old)
-        return output if new is old else put(output, key, new)
+        for site in sites:
+            key = getattr(site.at, "key", None)
+            old = pick(output, key, site)
+            new = see(site, old)
+            output = output if new is old else put(output, key, new)
+        return output
 
     places = namespaces_of(function)
+    loaded = set(sys.modules)
     try:
         for namespace, name in places:
             namespace[name] = wrapper
         yield
     finally:
-        for namespace, name in places:
+        # A module that was imported meanwhile took the wrapper for the function.
+        late = namespaces_of(wrapper, set(sys.modules) - loaded)
+        for namespace, name in [*places, *late]:
             namespace[name] = function
 
 

@@ -1,8 +1,8 @@
 """Paired effects of an intervention: total, local, unrepaired and mediated.
 
 Under a shared budget, ablating a patch that causes nothing still frees tokens for all others. The
-*local* effect holds the allocator's budget multiplier at its clean value, so that only what the edit
-itself does to a patch is counted. The *unrepaired* effect holds the balancer's weights and the
+*local* effect holds the allocator's budget multiplier at its clean value, so that only what the
+edit itself does to a patch is counted. The *unrepaired* effect holds the balancer's weights and the
 normalisers too: softmax and normalisation let the other scorers take over when one is ablated (the
 Hydra effect, McGrath et al., arXiv 2307.15771). The mediated part is total minus local.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from arrcoc_verify.errors import ShapeMismatch
 from arrcoc_verify.graph import Edit, Run, resume
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.metric import Metric
@@ -55,14 +56,21 @@ def frozen_for(model: Model, kind: str) -> list[str] | None:
 
 
 def effects(base: Run, edits: Sequence[Edit], metric: Metric, region: Tensor) -> Effects:
-    """Return the effects of `edits` on `metric` over `region` `[image, patch]`, paired with `base`."""
+    """Return the effects of `edits` on `metric` over `region`, each image paired with itself.
+
+    Args:
+        base: finished run without the edits; sites inside steps that are held must be read in it.
+        edits: the intervention.
+        metric: what is read.
+        region: `[image, patch]` mask of the patches that it is read from.
+    """
     before = metric(base.allocation, region)
 
     def moved(held: list[str] | None) -> Tensor | None:
         if held is None:
             return None
-        steps = {base.model.site(edit.site).at.step for edit in edits}
-        usable = [name for name in held if base.model.site(name).at.step not in steps]
+        written = {edit.site for edit in edits}  # to freeze these would undo the edit itself
+        usable = [name for name in held if name not in written]
         after = resume(base, edits=[*edits, *(freeze(name, base) for name in usable)])
         return metric(after.allocation, region) - before
 
@@ -75,7 +83,7 @@ def effects(base: Run, edits: Sequence[Edit], metric: Metric, region: Tensor) ->
 
 
 def reallocated(base: Run, edits: Sequence[Edit], metric: Metric, region: Tensor) -> Tensor | None:
-    """Return what the budget alone did: the multiplier of the edited run written into the clean one.
+    """Return what the budget alone did, by writing the edited run's multiplier into the clean one.
 
     The second order of the mediated effect; it differs from total minus local where clipping or
     quantisation makes the two orders differ. None where the model has no multiplier to write.
@@ -83,7 +91,7 @@ def reallocated(base: Run, edits: Sequence[Edit], metric: Metric, region: Tensor
     site = base.model.role("multiplier")
     if site is None:
         return None
-    edited = resume(base, edits=edits)
+    edited = resume(base, edits=edits, read=[site.name])
     budget_only = resume(base, edits=[Edit(site=site.name, value=edited[site.name])])
     return metric(budget_only.allocation, region) - metric(base.allocation, region)
 
@@ -93,13 +101,18 @@ def matched_elsewhere(region: Tensor, avoid: Tensor, grid: tuple[int, int], seed
 
     Args:
         region: `[image, patch]` mask.
-        avoid: `[image, patch]` mask that the new place must not touch, such as region and distractor.
+        avoid: `[image, patch]` mask that the new place must not touch: region and distractor, say.
         grid: rows and columns.
         seed: of the draw.
 
     Returns:
         Mask `[image, patch]`; where no place is free the least overlapping one.
+
+    Raises:
+        ShapeMismatch: a region holds no patch, so it has no shape to match.
     """
+    if not bool(region.any(1).all()):
+        raise ShapeMismatch("a region holds no patch: there is no shape to place elsewhere")
     generator = torch.Generator().manual_seed(seed)
     rows, columns = grid
     placed = torch.zeros_like(region)

@@ -7,8 +7,7 @@ activation raises: there is no silent no-op.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +15,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from arrcoc_verify.attach import attached, inner, pick, put, refuse_compiled
+from arrcoc_verify.attach import (
+    Visit,
+    attached,
+    copied,
+    entry,
+    inner,
+    pick,
+    put,
+    refuse_compiled,
+    refuse_training,
+)
+from arrcoc_verify.edit import Edit, apply, by_site
 from arrcoc_verify.errors import (
     BadModel,
     BadQuery,
@@ -24,54 +34,11 @@ from arrcoc_verify.errors import (
     ShapeMismatch,
     SiteDidNotFire,
     SiteFiredTwice,
-    TrainingMode,
     UsageError,
 )
-from arrcoc_verify.model import Allocation, Model, Output, Site, Step, all_finite, patches_last, spread
+from arrcoc_verify.model import Allocation, Model, Output, Site, Step, all_finite, patches_last
 
-Write = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edit:
-    """What to write at a site.
-
-    Attributes:
-        site: name of the site.
-        write: receives the activation, returns a new tensor of the same shape (never in place).
-        value: set this in place of `write`: leading axis is the image, or size 1.
-        where: `[image, patch]` or `[patch]` mask; None writes everywhere.
-        label: how reports call it.
-    """
-
-    site: str
-    write: Write | None = None
-    value: Tensor | None = None
-    where: Tensor | None = None
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse edits that would do nothing or two things."""
-        if (self.write is None) == (self.value is None):
-            raise UsageError(f"edit of {self.site!r} needs exactly one of `write` and `value`")
-        if self.where is not None and not bool(self.where.any()):
-            raise UsageError(f"edit of {self.site!r} selects no patch, so it would do nothing")
-
-    def part(self, rows: slice) -> "Edit":
-        """Return the edit for a slice of the images."""
-
-        def cut(tensor: Tensor | None) -> Tensor | None:
-            wide = tensor is not None and tensor.ndim > 0 and tensor.shape[0] > 1
-            return tensor[rows] if wide and tensor is not None else tensor
-
-        where = self.where if self.where is None or self.where.ndim == 1 else cut(self.where)
-        part = object.__new__(Edit)  # a slice may select no patch although the whole edit does
-        for name, item in (
-            ("site", self.site), ("write", self.write), ("value", cut(self.value)),
-            ("where", where), ("label", self.label),
-        ):  # fmt: skip
-            object.__setattr__(part, name, item)
-        return part
+__all__ = ["Chunk", "Edit", "Run", "refuse_training", "require_text", "resume", "run"]
 
 
 @dataclass(kw_only=True)
@@ -179,10 +146,10 @@ def run(
         TrainingMode: a module of the model is in training mode.
     """
     if len(images) != len(queries) or not images:
-        raise UsageError(f"as many queries as images, at least one; got {len(images)}, {len(queries)}")
-    for query in queries:
-        if not isinstance(query, str) or not query.strip():
-            raise BadQuery(f"a query must be text that is not empty, got {query!r}")
+        raise UsageError(
+            f"as many queries as images, at least one; got {len(images)}, {len(queries)}"
+        )
+    require_text(queries)
     refuse_training(model)
     size = batch_size or (model.declaration.batch_size if model.declaration.batch_invariant else 1)
     chunks = [
@@ -193,31 +160,32 @@ def run(
     return _walk(base, tuple(edits), tuple(read), fresh=True)
 
 
+def require_text(queries: Iterable[object]) -> None:
+    """Raise BadQuery unless every query is text that is not blank."""
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise BadQuery(f"a query must be text that is not empty, got {query!r}")
+
+
 def resume(base: Run, *, edits: Iterable[Edit], read: Iterable[str] = ()) -> Run:
-    """Return what `base` would have been with `edits`; only what lies downstream is computed again."""
+    """Return what `base` would have been with `edits`, computing again only what lies downstream.
+
+    What was written in `base` stays written: its edits come first, then the new ones.
+    """
     refuse_training(base.model)
     return _walk(base, tuple(edits), tuple(read), fresh=False)
-
-
-def refuse_training(model: Model) -> None:
-    """Raise when any module is in training mode: dropout and batch statistics would speak."""
-    for module in model.modules:
-        for name, part in module.named_modules():
-            if part.training:
-                raise TrainingMode(
-                    f"module {name or type(part).__name__!r} of {model.name!r} is in training mode; "
-                    "call .eval() before verifying"
-                )
 
 
 def _walk(base: Run, edits: tuple[Edit, ...], read: tuple[str, ...], *, fresh: bool) -> Run:
     for name in [edit.site for edit in edits] + list(read):
         base.model.site(name)
+    for edit in edits:
+        edit.require_length(len(base))
     changed: dict[str, float] = {}
     chunks = []
     with torch.no_grad():
         for chunk in base.chunks:
-            walker = _Walker(base, chunk, [edit.part(chunk.rows) for edit in edits], read, changed)
+            walker = _Walker(base, chunk, edits, read, changed)
             chunks.append(walker.walk(fresh=fresh))
     return replace(base, chunks=chunks, edits=(*base.edits, *edits), changed=changed)
 
@@ -234,20 +202,24 @@ class _Walker:
         changed: dict[str, float],
     ) -> None:
         self.model, self.chunk, self.read, self.changed = base.model, chunk, read, changed
-        self.edits: dict[str, list[Edit]] = {}
-        for edit in edits:
-            self.edits.setdefault(edit.site, []).append(edit)
+        self.edits = by_site(edits, chunk.rows)
+        self.before = by_site(base.edits, chunk.rows)  # in the cached results already
         self.roots = {"images": base.images[chunk.rows], "queries": base.queries[chunk.rows]}
-        self.sites: dict[str, list[Site]] = {}
-        for name in dict.fromkeys([*self.edits, *read]):
-            site = self.model.site(name)
-            self.sites.setdefault(site.at.step, []).append(site)
+        self.sites = self._by_step([*self.edits, *read])
         self.kept: dict[str, Tensor] = {}
         self.outputs: dict[str, Any] = {}
         self.fired: Counter[str] = Counter()
 
+    def _by_step(self, names: Iterable[str]) -> dict[str, list[Site]]:
+        found: dict[str, list[Site]] = {}
+        for name in dict.fromkeys(names):
+            site = self.model.site(name)
+            found.setdefault(site.at.step, []).append(site)
+        return found
+
     def walk(self, *, fresh: bool) -> Chunk:
         dirty: set[str] = set()
+        before = self._by_step(self.before)
         for step in self.model.steps:
             here = self.sites.get(step.name, [])
             stale = (
@@ -255,6 +227,9 @@ class _Walker:
                 or any(source.split(".")[0] in dirty for source in step.inputs)
                 or any(inner(site) for site in here)
             )
+            if stale and step.name in before:  # made anew: write again what was written
+                here = list(dict.fromkeys([*before[step.name], *here]))
+                self.sites[step.name] = here
             edited = any(site.name in self.edits for site in here)
             if stale or edited or any(not inner(site) for site in here):
                 self._visit(step, here, stale=stale)
@@ -281,18 +256,21 @@ class _Walker:
         replaced = self._replaced(step, here)
         if replaced is not None:
             output = replaced
+        elif stale:
+            output, fired = self._compute(step, here, self._seen)
+            self.fired.update(fired)
         else:
-            output = self._compute(step, [s for s in here if inner(s)]) if stale else self._cached(step)
+            output = self._cached(step)
         for site in here:
             if isinstance(site.at, Output):
                 old = pick(output, site.at.key, site)
                 self.fired[site.name] += 1
-                new = self._edited(site, old) if replaced is None else old
+                new = old if replaced is not None else self._edited(site, old, stale=stale)
                 if new is not old:
                     output = put(output, site.at.key, new)
                 if site.name in self.read:
                     self.kept[site.name] = new
-        if not all_finite(output) and not self.edits:
+        if not (self.edits or self.before or all_finite(output)):
             raise NonFinite(
                 f"step {step.name!r} of {self.model.name!r} returned NaN or infinity on "
                 f"{self._which(output)}"
@@ -311,12 +289,13 @@ class _Walker:
         for site in here:
             edits = self.edits.get(site.name, [])
             whole = isinstance(site.at, Output) and site.at.key is None
-            if whole and len(edits) == 1 and edits[0].value is not None and edits[0].where is None:
-                value = edits[0].value
+            if whole and edits and edits[-1].value is not None and edits[-1].where is None:
+                value = edits[-1].value  # whatever earlier edits wrote, this overwrites
                 count = len(self.roots["queries"])
                 if len(here) == 1 and value.ndim == len(site.axes) and value.shape[0] == count:
                     cached = self.chunk.outputs.get(step.name)
                     if isinstance(cached, Tensor) and cached.shape == value.shape:
+                        value = value.to(cached)
                         self._note(site, cached, value)
                         return value
         return None
@@ -326,46 +305,62 @@ class _Walker:
             return self.outputs[step.name]
         if step.name in self.chunk.outputs:
             return self.chunk.outputs[step.name]
-        return self._compute(step, [])  # transient: made again
+        # Transient: made again, with what was written in it before, and kept while this pass lasts.
+        sites = self._by_step(self.before).get(step.name, [])
+        output, _ = self._compute(step, sites, self._restored)
+        for site in sites:
+            if isinstance(site.at, Output):
+                old = pick(output, site.at.key, site)
+                output = put(output, site.at.key, self._restored(site, old))
+        self.outputs[step.name] = output
+        return output
 
     def _input(self, source: str) -> Any:
-        if source in self.roots:
-            return self.roots[source]
         name, _, key = source.partition(".")
+        if name in self.roots:
+            return self.roots[name]
         step = next(s for s in self.model.steps if s.name == name)
         value = self._cached(step)
         if not key:
             return value
-        return value[int(key)] if key.isdigit() and not isinstance(value, Mapping) else value[key]
+        try:
+            return entry(value, key)
+        except (LookupError, AttributeError, TypeError) as error:
+            raise BadModel(f"step {name!r} returned nothing under {key!r}: {error}") from error
 
-    def _compute(self, step: Step, sites: list[Site]) -> Any:
+    def _compute(self, step: Step, sites: Iterable[Site], visit: Visit) -> tuple[Any, Counter[str]]:
+        """Return the step's result with `visit` at its inner sites, and how often these fired."""
         inputs = [self._input(source) for source in step.inputs]
         if not step.pure:
-            inputs = [_copied(value) for value in inputs]
-        with ExitStack() as stack:
-            if sites:
-                fired = stack.enter_context(attached(sites, self._seen, self.model.modules))
-                output = step.run(*inputs)
-                self.fired.update(fired)
-            else:
-                output = step.run(*inputs)
+            inputs = [copied(value) for value in inputs]
+        inside = [site for site in sites if inner(site)]
+        with attached(inside, visit, self.model.modules) as fired:
+            output = step.run(*inputs)
         if output is None:
             raise BadModel(f"step {step.name!r} returned nothing; it must return a tensor")
-        return output
+        return output, fired
 
     def _seen(self, site: Site, value: Tensor) -> Tensor:
-        new = self._edited(site, value)
+        new = self._edited(site, value, stale=True)
         if site.name in self.read:
             self.kept[site.name] = new.clone()  # a later in-place module must not change it
         return new
 
-    def _edited(self, site: Site, value: Tensor) -> Tensor:
-        new = value
-        for edit in self.edits.get(site.name, []):
-            new = _apply(edit, site, new, self.model.declaration.grid)
-        if new is not value:
-            self._note(site, value, new)
+    def _restored(self, site: Site, value: Tensor) -> Tensor:
+        """Return the activation as the edits of the base run left it."""
+        return self._written(site, value, self.before)
+
+    def _edited(self, site: Site, value: Tensor, *, stale: bool) -> Tensor:
+        start = self._restored(site, value) if stale else value
+        new = self._written(site, start, self.edits)
+        if new is not start:
+            self._note(site, start, new)
         return new
+
+    def _written(self, site: Site, value: Tensor, edits: Mapping[str, list[Edit]]) -> Tensor:
+        for edit in edits.get(site.name, ()):
+            value = apply(edit, site, value, self.model.declaration.grid)
+        return value
 
     def _note(self, site: Site, old: Tensor, new: Tensor) -> None:
         if old.shape != new.shape:
@@ -380,53 +375,18 @@ class _Walker:
             if self.fired[site.name] == 0:
                 refuse_compiled(self.model.modules, site)
                 raise SiteDidNotFire(
-                    f"site {site.name!r} ({type(site.at).__name__} in step {site.at.step!r}) met no "
-                    "activation: the branch was skipped, the function is held where it cannot be "
-                    "wrapped (a closure or a table), or the module was compiled"
+                    f"site {site.name!r} ({type(site.at).__name__} in step {site.at.step!r}) met "
+                    "no activation: the branch was skipped, the function is held where it cannot "
+                    "be wrapped (a closure or a table), or the module was compiled"
                 )
             if inner(site) and self.fired[site.name] > 1:
                 raise SiteFiredTwice(
-                    f"site {site.name!r} fired {self.fired[site.name]} times in one run; declare the "
-                    "occurrence that is meant as a step of its own, or by a tap"
+                    f"site {site.name!r} fired {self.fired[site.name]} times in one run; declare "
+                    "the occurrence that is meant as a step of its own, or by a tap"
                 )
-
-
-def _apply(edit: Edit, site: Site, value: Tensor, grid: tuple[int, int]) -> Tensor:
-    if edit.write is not None:
-        before = value._version
-        new = edit.write(value)
-        if value._version != before:
-            raise UsageError(f"the edit of {site.name!r} wrote in place; return a new tensor")
-    else:
-        new = _some(edit.value).to(value.dtype).to(value.device)
-        if new.shape != value.shape:
-            try:
-                new = new.expand(value.shape)
-            except RuntimeError as error:
-                raise ShapeMismatch(
-                    f"site {site.name!r} holds {tuple(value.shape)}, the value to write has "
-                    f"{tuple(new.shape)}"
-                ) from error
-    if new.shape != value.shape:
-        raise ShapeMismatch(
-            f"site {site.name!r} holds {tuple(value.shape)}, the edit returned {tuple(new.shape)}"
-        )
-    if edit.where is not None:
-        new = torch.where(spread(edit.where.to(value.device), site, grid), new, value)
-    return new
 
 
 def _some(value: Tensor | None) -> Tensor:
     if value is None:
         raise BadModel("the model has neither tokens nor membership to read")
     return value
-
-
-def _copied(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return tuple(_copied(item) for item in value)
-    return list(value) if isinstance(value, list) else value

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,9 @@ class Reference:
         return self.values[site]
 
 
-def patch(site: str, source: Run, *, where: Tensor | None = None, order: Tensor | None = None) -> Edit:
+def patch(
+    site: str, source: Run, *, where: Tensor | None = None, order: Tensor | None = None
+) -> Edit:
     """Write the activation that `source` has at `site`.
 
     Args:
@@ -82,7 +85,8 @@ def ablate(
     """Replace an activation by one that tells nothing about the input.
 
     `mean` is the mean of the reference over examples, at each patch and channel (positional
-    structure is kept); `resample` draws one reference example for each image.
+    structure is kept); `resample` draws one reference example for each image, the same
+    one whatever the batch size and however often the edit is used.
 
     Raises:
         UsageError: mean or resample without a reference, or with one of a single example: the mean
@@ -95,26 +99,24 @@ def ablate(
         raise UsageError(f"ablate by 'zero', 'mean' or 'resample', got {by!r}")
     if reference is None or len(reference.units) < 2:
         held = 0 if reference is None else len(reference.units)
-        raise UsageError(f"{by} ablation of {site!r} needs a reference set of 2 or more, got {held}")
+        raise UsageError(
+            f"{by} ablation of {site!r} needs a reference set of 2 or more, got {held}"
+        )
     values = reference.at(site)
     if by == "mean":
         mean = values.double().mean(0, keepdim=True).to(values.dtype)
         return Edit(site=site, value=mean, where=where, label=label)
-    return Edit(site=site, write=_drawing(values, seed), where=where, label=label)
 
+    def draw(rows: range) -> Tensor:
+        # One generator an example: the draw hangs on its position alone, not on batches or on use.
+        drawn = [int(np.random.default_rng((seed, row)).integers(len(values))) for row in rows]
+        return values[drawn]
 
-def _drawing(values: Tensor, seed: int):  # type: ignore[no-untyped-def]
-    generator = torch.Generator().manual_seed(seed)
-
-    def write(old: Tensor) -> Tensor:
-        rows = torch.randint(len(values), (len(old),), generator=generator)
-        return values[rows].to(old.dtype)
-
-    return write
+    return Edit(site=site, draw=draw, where=where, label=label)
 
 
 def resample(site: str, reference: Reference, rows: Tensor, *, where: Tensor | None = None) -> Edit:
-    """Replace by the reference examples `rows`, `[image]`: the draw is the caller's, so it repeats."""
+    """Replace by the reference examples `rows`, `[image]`, which the caller has drawn."""
     return Edit(site=site, value=reference.at(site)[rows], where=where, label=f"resample {site}")
 
 
@@ -150,7 +152,9 @@ def shift(site: str, amount: float | Tensor, *, where: Tensor | None = None) -> 
         return old + extra.to(old.dtype)
 
     if isinstance(amount, Tensor) and amount.ndim and amount.shape[0] > 1:
-        raise UsageError("an amount a image must be given as `value` of an Edit, which is sliced by image")
+        raise UsageError(
+            "an amount per image must be given as `value` of an Edit, which is sliced by image"
+        )
     return Edit(site=site, write=write, where=where, label=f"shift {site}")
 
 

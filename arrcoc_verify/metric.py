@@ -55,7 +55,7 @@ def _share(allocation: Allocation, region: Tensor) -> Tensor:
 
 
 def _rank(allocation: Allocation, region: Tensor) -> Tensor:
-    """Mean fraction of the other patches that a region's patches exceed in relevance, ties at half."""
+    """Mean fraction of the other patches that those of a region exceed in relevance, ties half."""
     values = allocation.relevance.double()
     below = torch.searchsorted(values.sort(1).values, values, side="left").double()
     upto = torch.searchsorted(values.sort(1).values, values, side="right").double()
@@ -106,7 +106,7 @@ def token_change(before: Allocation, after: Allocation) -> Tensor:
 
 
 def spill_over(before: Allocation, after: Allocation, edited: Tensor) -> Tensor:
-    """Return the root mean square change of tokens over the patches that were not edited, `[image]`."""
+    """Return the root mean square change of tokens over patches that were not edited, `[image]`."""
     rest = ~edited
     moved = (after.tokens - before.tokens).square() * rest
     return (moved.sum(1) / rest.sum(1).clamp(min=1)).sqrt()
@@ -120,7 +120,7 @@ def divergence(before: Allocation, after: Allocation) -> Tensor:
     def relative(a: Tensor) -> Tensor:
         return torch.where(a > 0, a * (a / middle).log2(), torch.zeros_like(a)).sum(1)
 
-    return (relative(p) + relative(q)) / 2
+    return ((relative(p) + relative(q)) / 2).clamp(0, 1)  # rounding leaves the bounds by 1e-17
 
 
 def _shares(tokens: Tensor) -> Tensor:
