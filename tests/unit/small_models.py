@@ -36,7 +36,7 @@ def pixels(images: list[Image.Image]) -> Tensor:
 
 
 def site(name: str, axes: str, role: str | None = None, **location: Any) -> Site:
-    stage = name.split(".")[0]
+    stage = name.split(".", maxsplit=1)[0]
     at = Output(**(location or {"step": name.split(".")[1]}))
     return Site(name=name, stage=stage, axes=tuple(axes.split()), at=at, role=role)
 
