@@ -20,9 +20,10 @@ help: ## list the targets
 setup: $(VENV)/.installed ## make the environment
 
 $(VENV)/.installed: pyproject.toml hatch_build.py
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $@
+	@echo "making the environment in $(VENV); the first time this takes minutes"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --editable '.[dev]'
+	@touch $@
 
 audit: setup ## audit the embedded reference model and print where the page is
 	$(BIN)/arrcoc-verify audit
@@ -55,8 +56,8 @@ bench: setup $(PEERS)/.installed ## measure against a naive loop and nnsight, in
 $(PEERS)/.installed: $(VENV)/.installed
 	$(PYTHON) -m venv $(PEERS)
 	$(BIN)/python -c $(SITE) > $$($(PEERS)/bin/python -c $(SITE))/borrowed.pth
-	$(PEERS)/bin/python -m pip install --quiet --editable '.[peers]'
-	touch $@
+	$(PEERS)/bin/python -m pip install -qq --editable '.[peers]'
+	@touch $@
 
 example: setup ## make the example audit in reports/example again
 	rm -rf reports/example

@@ -71,15 +71,10 @@ def test_importing_the_package_or_its_plugin_loads_nothing_heavy(module):
 
 
 def test_the_version_stands_in_one_place():
-    written = [
-        path
-        for path in (ROOT / "arrcoc_verify").rglob("*.py")
-        if re.search(
-            r"^__version__\s*=|['\"]" + re.escape(PROJECT["version"]), path.read_text(), re.M
-        )
-    ]
+    version = re.compile(r"^__version__\s*=|['\"]" + re.escape(PROJECT["version"]), re.MULTILINE)
+    sources = (ROOT / "arrcoc_verify").rglob("*.py")
 
-    assert [] == written
+    assert [] == [path for path in sources if version.search(path.read_text())]
 
 
 def test_the_installed_version_is_the_one_of_pyproject():
