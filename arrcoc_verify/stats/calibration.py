@@ -18,12 +18,15 @@ from arrcoc_verify.errors import UsageError
 from arrcoc_verify.stats.interval import IntervalMethod, mean_interval, proportion_interval
 from arrcoc_verify.stats.permutation import Alternative, sign_flip
 from arrcoc_verify.stats.sample import FloatArray
+from arrcoc_verify.stats.tails import MeanTails
 from arrcoc_verify.verdict import Estimate
 
 SHAPES = ("normal", "uniform", "skewed", "lognormal")
 """Zero-mean, unit-variance effects: symmetric ones, mildly (2) and strongly (6) skewed ones."""
 
 SIZES = (8, 16, 32, 64)
+SIDES: tuple[Alternative, Alternative] = ("greater", "less")
+TESTS = ("sign-flip", "rule")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +80,35 @@ def coverage(
 
 
 def size(
-    alternative: Alternative, shape: str, n: int, alpha: float, n_sims: int, seed: int
-) -> Measured:
-    """Return how often the sign-flip test rejects a null that is true (mean 0)."""
+    test: str, shape: str, n: int, alpha: float, n_sims: int, seed: int
+) -> tuple[Measured, Measured]:
+    """Return how often a test rejects a null that is true (mean 0), upwards and downwards.
+
+    Args:
+        test: `sign-flip`, or `rule` for what `decide_causes` does (the larger one of the p of
+            sign-flip and bootstrap-t).
+        shape: distribution of the effects.
+        n: units.
+        alpha: level.
+        n_sims: simulated samples.
+        seed: of samples and flips.
+    """
     rng = np.random.default_rng(seed)
-    rejected = sum(
-        sign_flip(draw(shape, n, rng), 0.0, alternative, alpha, seed + at).p <= alpha
-        for at in range(n_sims)
+    rejected = [0, 0]
+    for at in range(n_sims):
+        x = draw(shape, n, rng)
+        up, down = (sign_flip(x, 0.0, side, alpha, seed + at).p for side in SIDES)
+        if test == "rule" and min(up, down) <= alpha:  # only then can the larger one reject
+            tails = MeanTails(x, "bootstrap-t", alpha, seed + at)
+            up, down = max(up, tails.p_above(0.0)), max(down, tails.p_below(0.0))
+        rejected[0] += up <= alpha
+        rejected[1] += down <= alpha
+    rates = [proportion_interval(count, n_sims) for count in rejected]
+    up_row, down_row = (
+        Measured(what=f"{test}, {side}", shape=shape, n=n, nominal=alpha, rate=rate)
+        for side, rate in zip(SIDES, rates, strict=True)
     )
-    rate = proportion_interval(rejected, n_sims)
-    return Measured(what=alternative, shape=shape, n=n, nominal=alpha, rate=rate)
+    return up_row, down_row
 
 
 def table_of(title: str, rows: Sequence[Measured]) -> Table:
@@ -115,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.05, 0.01, 0.001])
     chosen = parser.parse_args(argv)
-    console = Console()
+    console = Console(width=max(120, Console().width))
     methods: tuple[IntervalMethod, ...] = ("t", "bca", "bootstrap-t", "auto")
     plans = [(method, shape, n) for method in methods for shape in SHAPES for n in SIZES]
     rows = [
@@ -123,13 +145,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for method, shape, n in track(plans, "coverage", console=console, transient=True)
     ]
     console.print(table_of("Coverage of intervals of the mean", rows))
-    sides: tuple[Alternative, ...] = ("greater", "less")
-    tests = [(side, s, a, n) for s in SHAPES for a in chosen.alpha for side in sides for n in SIZES]
+    tests = [(t, s, a, n) for t in TESTS for s in SHAPES for a in chosen.alpha for n in SIZES]
     rows = [
-        size(side, shape, n, alpha, 10 * chosen.sims, chosen.seed)
-        for side, shape, alpha, n in track(tests, "size", console=console, transient=True)
+        row
+        for test, shape, alpha, n in track(tests, "size", console=console, transient=True)
+        for row in size(test, shape, n, alpha, 5 * chosen.sims, chosen.seed)
     ]
-    console.print(table_of("Size of the one-sided sign-flip test", rows))
+    console.print(table_of("Size of the one-sided tests (false rejections of a mean of 0)", rows))
 
 
 if __name__ == "__main__":

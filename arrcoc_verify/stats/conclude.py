@@ -56,7 +56,8 @@ def _adjust(
         if usable:
             table = np.array([decisions[at].excess for at in usable]).T
             p = max_t(table, 0.0, side, alpha * weight, seed)
-            adjusted[usable] = np.minimum(1.0, p / weight)
+            # never below the claim's own p, which guards against skew and max-t does not
+            adjusted[usable] = np.maximum(raw[usable], np.minimum(1.0, p / weight))
     left = sorted(rest)
     if left:
         p = holm(raw[left])

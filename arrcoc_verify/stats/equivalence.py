@@ -14,13 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.flips import smallest_p
-from arrcoc_verify.stats.interval import (
-    IntervalMethod,
-    bootstrap_t_values,
-    mean_interval,
-    n_resamples_for,
-)
+from arrcoc_verify.stats.interval import IntervalMethod, mean_interval
 from arrcoc_verify.stats.permutation import sign_flip
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
@@ -28,8 +22,8 @@ from arrcoc_verify.stats.sample import (
     check_fraction,
     check_number,
     finite_units,
-    same_value,
 )
+from arrcoc_verify.stats.tails import MeanTails
 from arrcoc_verify.verdict import Estimate
 
 QuantileRule = Literal["observed", "exact"]
@@ -73,38 +67,6 @@ class BoundedDistance:
     quantile_rule: QuantileRule
 
 
-class _Tails:
-    """One-sided p-values of one sample's mean against any bound."""
-
-    __slots__ = ("_error", "_mean", "_method", "_n", "_null")
-
-    def __init__(self, x: FloatArray, method: str, alpha: float, seed: int) -> None:
-        self._n, self._mean, self._method = x.size, float(x.mean()), method
-        self._error = 0.0 if same_value(x) else float(stats.sem(x))
-        self._null = np.empty(0)
-        if method == "bootstrap-t" and self._error > 0.0:
-            self._null = bootstrap_t_values(x, n_resamples_for(1.0 - 2.0 * alpha), seed)
-
-    def p_below(self, bound: float) -> float:
-        """Return p of H0: mean >= bound."""
-        return self._p(self._mean - bound, below=True)
-
-    def p_above(self, bound: float) -> float:
-        """Return p of H0: mean <= bound."""
-        return self._p(self._mean - bound, below=False)
-
-    def _p(self, distance: float, *, below: bool) -> float:
-        if self._error == 0.0:
-            inside = distance < 0.0 if below else distance > 0.0
-            return smallest_p(self._n) if inside else 1.0
-        t = distance / self._error
-        if self._method == "t":
-            tail = stats.t.cdf if below else stats.t.sf
-            return float(tail(t, self._n - 1))
-        hits = np.count_nonzero(self._null <= t if below else self._null >= t)
-        return float((hits + 1) / (self._null.size + 1))
-
-
 def tost(
     x: ArrayLike,
     margins: tuple[float, float],
@@ -135,10 +97,7 @@ def tost(
     low, high = (check_number(bound, "margin") for bound in margins)
     if not low < high:
         raise UsageError(f"wanted margins low < high, came {low} and {high}")
-    if method not in ("t", "bootstrap-t"):
-        raise UsageError(f"method {method!r}: wanted t or bootstrap-t")
-    check_fraction(alpha, "alpha")
-    tails = _Tails(values, method, min(alpha, 0.25), seed)
+    tails = MeanTails(values, method, alpha, seed)
     kind: IntervalMethod = method
     return Equivalence(
         p_inside=max(tails.p_below(high), tails.p_above(low)),
@@ -232,7 +191,7 @@ def bounded_distance(
         raise UsageError(f"quantile_rule {quantile_rule!r}: wanted observed or exact")
     check_fraction(alpha, "alpha")
     squares, bound = np.square(values / margin), 1.0
-    tails = _Tails(squares, "bootstrap-t", min(alpha, 0.25), seed)
+    tails = MeanTails(squares, "bootstrap-t", alpha, seed)
     inside, outside = _quantile_p(values, margin, quantile_rule)
     below = sign_flip(squares, bound, "less", alpha, seed).p
     above = sign_flip(squares, bound, "greater", alpha, seed).p
