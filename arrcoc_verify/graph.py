@@ -176,7 +176,24 @@ def resume(base: Run, *, edits: Iterable[Edit], read: Iterable[str] = ()) -> Run
     return _walk(base, tuple(edits), tuple(read), fresh=False)
 
 
-def _walk(base: Run, edits: tuple[Edit, ...], read: tuple[str, ...], *, fresh: bool) -> Run:
+def ask(base: Run, queries: Sequence[str], *, read: Iterable[str] = ()) -> Run:
+    """Return what `base` would have been with other queries; what only images reach is kept."""
+    if len(queries) != len(base):
+        raise UsageError(f"as many queries as examples: wanted {len(base)}, got {len(queries)}")
+    require_text(queries)
+    refuse_training(base.model)
+    asked = replace(base, queries=queries)
+    return _walk(asked, (), tuple(read), fresh=False, dirty=frozenset({"queries"}))
+
+
+def _walk(
+    base: Run,
+    edits: tuple[Edit, ...],
+    read: tuple[str, ...],
+    *,
+    fresh: bool,
+    dirty: frozenset[str] = frozenset(),
+) -> Run:
     for name in [edit.site for edit in edits] + list(read):
         base.model.site(name)
     for edit in edits:
@@ -186,7 +203,7 @@ def _walk(base: Run, edits: tuple[Edit, ...], read: tuple[str, ...], *, fresh: b
     with torch.no_grad():
         for chunk in base.chunks:
             walker = _Walker(base, chunk, edits, read, changed)
-            chunks.append(walker.walk(fresh=fresh))
+            chunks.append(walker.walk(fresh=fresh, dirty=set(dirty)))
     return replace(base, chunks=chunks, edits=(*base.edits, *edits), changed=changed)
 
 
@@ -217,8 +234,7 @@ class _Walker:
             found.setdefault(site.at.step, []).append(site)
         return found
 
-    def walk(self, *, fresh: bool) -> Chunk:
-        dirty: set[str] = set()
+    def walk(self, *, fresh: bool, dirty: set[str]) -> Chunk:
         before = self._by_step(self.before)
         for step in self.model.steps:
             here = self.sites.get(step.name, [])
