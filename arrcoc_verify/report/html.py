@@ -1,0 +1,233 @@
+"""The audit page: one file made from a record alone, which opens offline and runs no data.
+
+Same record, same bytes: nothing here reads a clock. A strict content policy allows only this page's
+own style and script, by digest, and pictures that lie in the page.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from arrcoc_verify.report import colour, figure, text
+from arrcoc_verify.report import event as ev
+from arrcoc_verify.report.atomic import write_text
+from arrcoc_verify.report.casefile import SEVERITY, CaseView, case_view, ordered_cases
+from arrcoc_verify.report.record import Record
+from arrcoc_verify.verdict import STAGES, Outcome, Verdict
+
+BUDGET = 1_500_000
+"""Bytes that a page may have; above it fewer cases are shown, and the page says so."""
+
+MOST_CASES = 40
+
+_TEMPLATES = Path(__file__).parent / "template"
+_SMALL_WIDTH = 168.0
+_LARGE_WIDTH = 420.0
+
+WORDS = {
+    "holds": "holds",
+    "refuted": "refuted",
+    "inconclusive": "inconclusive",
+    "invalid": "invalid",
+    "not_applicable": "not applicable",
+    "not_run": "not run",
+}
+"""Outcomes as a reader says them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A verdict and its small plot, whose axis counts in margins."""
+
+    verdict: Verdict
+    plot: figure.IntervalPlot | None
+    case: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Verdicts of one stage and unit on one axis."""
+
+    stage: str
+    unit: str
+    scale: figure.Scale
+    rows: Sequence[Row]
+
+
+def write_page(record: Record, path: Path) -> Path:
+    """Write the audit page of a record to a file, whole or not at all, and return its path."""
+    write_text(path, render(record))
+    return path
+
+
+def render(record: Record, *, most_cases: int = MOST_CASES, budget: int = BUDGET) -> str:
+    """Return the audit page of a record.
+
+    Args:
+        record: as `Record.load` returns it.
+        most_cases: how many cases are shown at most, weakest first.
+        budget: bytes the page may have; cases are left out until it fits.
+    """
+    cases = ordered_cases(record.verdicts)
+    shown = min(len(cases), most_cases)
+    views = [case_view(record, verdict, case) for verdict, case in cases[:shown]]
+    while True:
+        page = _page(record, views[:shown], len(cases))
+        size = len(page.encode())
+        if size <= budget or shown == 0:
+            return page
+        # The cases make nearly all of the size, so this ends after a round or two.
+        shown = min(shown - 1, int(shown * budget / size))
+
+
+def _page(record: Record, views: Sequence[CaseView], total: int) -> str:
+    environment = _environment()
+    css = (_TEMPLATES / "audit.css").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "audit.js").read_text(encoding="utf-8")
+    pictures = {view.picture: view for view in views if view.picture}
+    return environment.get_template("audit.html.j2").render(
+        css=Markup(css),
+        script=Markup(script),
+        css_digest=_csp_digest(css),
+        script_digest=_csp_digest(script),
+        ramp=colour.ramp_uri(),
+        pictures={
+            sha: (colour.data_uri("image/webp", record.image(sha)), view.width, view.height)
+            for sha, view in pictures.items()
+        },
+        cases=views,
+        cases_total=total,
+        **_context(record, {view.case.id for view in views}),
+    )
+
+
+def _csp_digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=text.finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "num": text.number,
+        "signed": text.signed,
+        "pct": text.percent,
+        "interval": text.interval,
+        "short": text.short,
+        "cut": text.visible,
+        "json": text.pretty_json,
+        "names": text.join,
+        "word": WORDS.__getitem__,
+        "anchor": text.anchor,
+        "by_severity": lambda rows: sorted(rows, key=_row_severity),
+    }
+    return environment
+
+
+def _row_severity(row: Row) -> int:
+    return SEVERITY.index(row.verdict.outcome)
+
+
+def _context(record: Record, shown: set[str]) -> dict[str, Any]:
+    verdicts = record.verdicts
+    rows = [_row(verdict, shown) for verdict in verdicts]
+    stages = _stages([row.verdict.stage for row in rows])
+    loud = (Outcome.REFUTED, Outcome.INVALID, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
+    by_severity = sorted(rows, key=_row_severity)
+    decompositions = record.of(ev.Decomposition)
+    tensions = record.of(ev.Tension)
+    return {
+        "record": record,
+        "run": record.run,
+        "outcome": _outcome(record),
+        "headline": headline(record),
+        "outcomes": [outcome.value for outcome in SEVERITY],
+        "tally": {o.value: sum(v.outcome is o for v in verdicts) for o in SEVERITY},
+        "verdicts": verdicts,
+        "stages": [(s, [row for row in rows if row.verdict.stage == s]) for s in stages],
+        "findings": [row for row in by_severity if row.verdict.outcome in loud],
+        "quiet": [row for row in rows if row.verdict.outcome not in loud],
+        "untested": [
+            (o.value, [v for v in verdicts if v.outcome is o]) for o in SEVERITY[2:5]
+        ],
+        "waived": [verdict for verdict in verdicts if verdict.waiver is not None],
+        "groups": _groups(verdicts, stages, shown),
+        "gates": sorted(record.gates, key=lambda gate: {False: 0, None: 1, True: 2}[gate.passed]),
+        "decompositions": [(d, *figure.shares(d, _LARGE_WIDTH)) for d in decompositions],
+        "effects": record.of(ev.Effects),
+        "isolations": record.of(ev.Isolation),
+        "tensions": [(t, *figure.tension_panels(t, 150.0)) for t in tensions],
+        "sites": [row for event in record.of(ev.Sites) for row in event.rows],
+        "notes": record.of(ev.Note),
+        "at_most": figure.AT_MOST,
+    }  # fmt: skip
+
+
+def _stages(present: Sequence[str]) -> list[str]:
+    """Return the stages that occur, in the order of data's flow; unknown ones last."""
+    return [s for s in STAGES if s in present] + sorted(set(present) - set(STAGES))
+
+
+def _row(verdict: Verdict, shown: set[str], scale: figure.Scale | None = None) -> Row:
+    if scale is None and verdict.margin:
+        scale = figure.margin_scale(verdict.margin, _SMALL_WIDTH)
+    plot = figure.interval_plot(verdict, scale) if scale is not None else None
+    case = next((case.id for case in verdict.worst if case.id in shown), "")
+    return Row(verdict=verdict, plot=plot, case=case)
+
+
+def _groups(verdicts: Sequence[Verdict], stages: Sequence[str], shown: set[str]) -> list[Group]:
+    """Return the verdicts that have an effect, by stage and unit, each group on one axis."""
+    groups = []
+    measured = [verdict for verdict in verdicts if verdict.effect is not None]
+    for stage in stages:
+        here = [verdict for verdict in measured if verdict.stage == stage]
+        for unit in dict.fromkeys(v.effect.unit for v in here if v.effect is not None):
+            same = [v for v in here if v.effect is not None and v.effect.unit == unit]
+            scale = figure.shared_scale(same, _LARGE_WIDTH)
+            rows = [_row(verdict, shown, scale) for verdict in same]
+            groups.append(Group(stage=stage, unit=unit, scale=scale, rows=rows))
+    return groups
+
+
+def _outcome(record: Record) -> str:
+    return str(record.run["outcome"]) if record.finished else "not_run"
+
+
+def headline(record: Record) -> str:
+    """Return the run's end in one sentence."""
+    if not record.finished:
+        planned = len(record.run["planned"]) or "an unknown number of"
+        return f"Unfinished: {len(record.verdicts)} of {planned} claims were decided."
+    required = [v for v in record.verdicts if v.required and v.outcome.value != "not_applicable"]
+    today = str(record.run["completed_at"])[:10]
+    counted = [v for v in required if v.waiver is None or today > v.waiver.expires]
+    outcome = str(record.run["outcome"])
+    many = sum(v.outcome.value == outcome for v in counted)
+    claims = f"{many} of {len(required)} required claims"
+    if outcome == "not_run" and not many:
+        return "Nothing was shown: no required claim ran to a verdict."
+    return {
+        "holds": f"Holds: {claims} hold" + _waived_words(len(required) - len(counted)),
+        "refuted": f"Refuted: {claims} do not hold.",
+        "invalid": f"Invalid: {claims} could not be judged.",
+        "inconclusive": f"Undecided: {claims} need more evidence.",
+        "not_run": f"Incomplete: {claims} did not run.",
+    }[outcome]
+
+
+def _waived_words(many: int) -> str:
+    return f"; {many} more are waived." if many else "."
