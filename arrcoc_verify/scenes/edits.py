@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import correlate1d
 
 from arrcoc_verify.errors import BadRegion, UsageError
-from arrcoc_verify.scenes.colour import luma
+from arrcoc_verify.scenes.colour import RANGE, luma
 from arrcoc_verify.scenes.scene import Grid, Region, Scene
 
 Cells = NDArray[np.bool_]
@@ -113,7 +113,8 @@ def edit_salience(
     """Sets the contrast of a region's mean luminance to its surround by a pure offset.
 
     At level 0 the region's mean is that of the ring of cells around it, at level 1 it differs by
-    40 grey levels, towards the side with more room. Texture, entropy and chroma stay.
+    40 grey levels, towards the side with more room. Texture, entropy and chroma stay (see
+    `make_room` for pictures without room).
 
     Args:
         scene: any scene.
@@ -126,28 +127,61 @@ def edit_salience(
         BadRegion: no cell is chosen, or there are more cells than pixels.
     """
     cells = _cells(scene, grid, where)
-    shift = salience_shift(scene, _dose(level), cells, grid)
-    return shift_cells(scene, shift, cells, grid)
+    level = _dose(level)
+    scene = make_room(scene, cells, grid)
+    return shift_cells(scene, salience_shift(scene, level, cells, grid), cells, grid)
 
 
 def salience_shift(scene: Scene, level: float, cells: Cells, grid: Grid) -> int:
-    """The whole grey levels by which `edit_salience` moves the cells; never so far as to clip."""
+    """The whole grey levels by which `edit_salience` moves the cells, as far as there is room."""
+    least, most = _room(scene, cells, grid)
+    return int(np.clip(_wanted(scene, level, cells, grid), least, most))
+
+
+def make_room(scene: Scene, cells: Cells, grid: Grid) -> Scene:
+    """The scene, with less luminance contrast in the cells if an offset would clip them.
+
+    Composed scenes have room. In a natural picture the luma of the cells is drawn towards middle
+    grey by half; whether that sufficed is for `isolation` to say.
+    """
+    least, most = _room(scene, cells, grid)
+    if all(least <= _wanted(scene, level, cells, grid) <= most for level in (0.0, 1.0)):
+        return scene
     pixels = scene.pixels.astype(np.int64)
     inside = pixels_of(cells, grid, scene.image.size)
-    around = pixels_of(ring(cells, grid, _other(scene, cells, grid)), grid, scene.image.size)
-    light = luma(pixels)
-    to_surround = float(light[around].mean() if around.any() else 128.0) - light[inside].mean()
-    least, most = -int(pixels[inside].min()), 255 - int(pixels[inside].max())
-    # The side is chosen for the full dose, so that all doses lie on one line.
-    up = most - to_surround >= to_surround - least
-    wanted = to_surround + level * CONTRAST * (1 if up else -1)
-    return int(np.clip(round(wanted), least, most))
+    shift = np.rint((127.5 - luma(pixels)) * (1 - RANGE / 127.5)).astype(np.int64)
+    return _with(scene, _shifted(pixels, shift * inside))
 
 
 def shift_cells(scene: Scene, shift: int, cells: Cells, grid: Grid) -> Scene:
-    """The scene with one shift of all channels in the chosen cells."""
+    """The scene with one shift of all channels in the chosen cells; pixels stop at 0 and 255."""
     inside = pixels_of(cells, grid, scene.image.size)
-    return _with(scene, scene.pixels.astype(np.int64) + shift * inside[..., None])
+    return _with(scene, _shifted(scene.pixels.astype(np.int64), shift * inside.astype(np.int64)))
+
+
+def _room(scene: Scene, cells: Cells, grid: Grid) -> tuple[int, int]:
+    """How far down and up the cells can be shifted before more than 1 % of their pixels clip."""
+    inside = pixels_of(cells, grid, scene.image.size)
+    pixels = scene.pixels[inside]
+    dark, light = np.quantile(pixels.min(-1), 0.01), np.quantile(pixels.max(-1), 0.99)
+    return -int(np.floor(dark)), int(255 - np.ceil(light))
+
+
+def _wanted(scene: Scene, level: float, cells: Cells, grid: Grid) -> int:
+    inside = pixels_of(cells, grid, scene.image.size)
+    around = pixels_of(ring(cells, grid, _other(scene, cells, grid)), grid, scene.image.size)
+    light = luma(scene.pixels)
+    to_surround = float(light[around].mean() if around.any() else 128.0) - light[inside].mean()
+    least, most = _room(scene, cells, grid)
+    # The side is chosen for the full dose, so that all doses lie on one line.
+    up = most - to_surround >= to_surround - least
+    return round(float(to_surround + level * CONTRAST * (1 if up else -1)))
+
+
+def _shifted(pixels: NDArray[np.int64], shift: NDArray[np.int64]) -> NDArray[np.int64]:
+    """All channels of a pixel moved equally, and no farther than the nearest end of the range."""
+    kept = np.clip(shift, -pixels.min(-1), 255 - pixels.max(-1))
+    return np.asarray(pixels + kept[..., None])
 
 
 def _cells(scene: Scene, grid: Grid, where: Cells | Region | None) -> Cells:
@@ -210,8 +244,7 @@ def _textured(scene: Scene, cells: Cells, grid: Grid, level: float, seed: int) -
         off = [abs(energy(at(level, float(share))) - wanted) for share in shares]
         structure = float(shares[int(np.argmin(off))])
     shift = np.rint(at(level, structure) - before).astype(np.int64)
-    shift = np.clip(shift, -pixels.min(-1), 255 - pixels.max(-1))
-    return np.asarray(pixels + (shift * blocks.inside)[..., None])
+    return _shifted(pixels, shift * blocks.inside)
 
 
 def _texture(driver: Field, dose: float, weight: Field) -> Field:

@@ -68,7 +68,7 @@ def factorial(scene: Scene, *, grid: Grid = (16, 16), seed: int = 0) -> list[Cel
         cells = at.target.cells(grid, at.image.size)
         textured = [edit_information(at, level, grid=grid, seed=seed) for level in (0.0, 1.0)]
         for salience in (0, 1):
-            # One shift for both textures: found on the one that reaches farther.
+            # One shift for both textures, found on the one that reaches farther.
             shift = salience_shift(textured[1], float(salience), cells, grid)
             for information in (0, 1):
                 shifted = shift_cells(textured[information], shift, cells, grid)
