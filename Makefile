@@ -63,8 +63,8 @@ example: setup ## make the example audit in reports/example again
 	rm -rf reports/example
 	$(BIN)/arrcoc-verify audit --seed 0 --out reports/example
 
-fixtures: setup ## check the photographs and cut-outs against their manifest
-	$(BIN)/python -m pytest tests/unit -k "fixtures or manifest"
+fixtures: setup ## assign roles and digests of the photographs anew
+	$(BIN)/python -m arrcoc_verify.scenes.roles
 
 wheel: setup ## build the wheel, audit with it in an empty folder with the network off
 	bash scripts/check_wheel.sh '$(BIN)/python'

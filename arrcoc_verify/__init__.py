@@ -10,23 +10,53 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers; a test keeps both lists equal
+    from arrcoc_verify.edit import Edit as Edit
+    from arrcoc_verify.effect import Effects as Effects
+    from arrcoc_verify.effect import effects as effects
     from arrcoc_verify.errors import ArrcocError as ArrcocError
+    from arrcoc_verify.graph import ask as ask
+    from arrcoc_verify.graph import resume as resume
+    from arrcoc_verify.graph import run as run
+    from arrcoc_verify.intervention import ablate as ablate
+    from arrcoc_verify.intervention import clamp as clamp
+    from arrcoc_verify.intervention import freeze as freeze
+    from arrcoc_verify.intervention import patch as patch
+    from arrcoc_verify.intervention import steer as steer
+    from arrcoc_verify.metric import METRICS as METRICS
+    from arrcoc_verify.metric import Metric as Metric
     from arrcoc_verify.model import Allocation as Allocation
     from arrcoc_verify.model import Declaration as Declaration
     from arrcoc_verify.model import Model as Model
     from arrcoc_verify.model import Site as Site
     from arrcoc_verify.model import Step as Step
+    from arrcoc_verify.scenes.scene import Region as Region
+    from arrcoc_verify.scenes.scene import Scene as Scene
     from arrcoc_verify.verdict import GateResult as GateResult
     from arrcoc_verify.verdict import Outcome as Outcome
     from arrcoc_verify.verdict import Verdict as Verdict
 
 PUBLIC = {
+    "Edit": "edit",
+    "Effects": "effect",
+    "effects": "effect",
     "ArrcocError": "errors",
+    "ask": "graph",
+    "resume": "graph",
+    "run": "graph",
+    "ablate": "intervention",
+    "clamp": "intervention",
+    "freeze": "intervention",
+    "patch": "intervention",
+    "steer": "intervention",
+    "METRICS": "metric",
+    "Metric": "metric",
     "Allocation": "model",
     "Declaration": "model",
     "Model": "model",
     "Site": "model",
     "Step": "model",
+    "Region": "scenes.scene",
+    "Scene": "scenes.scene",
     "GateResult": "verdict",
     "Outcome": "verdict",
     "Verdict": "verdict",
