@@ -63,8 +63,9 @@ example: setup ## make the example audit in reports/example again
 	rm -rf reports/example
 	$(BIN)/arrcoc-verify audit --seed 0 --out reports/example
 
-fixtures: setup ## assign roles and digests of the photographs anew
+fixtures: setup ## derive roles, digests and the lexicon from the photographs anew
 	$(BIN)/python -m arrcoc_verify.scenes.roles
+	$(BIN)/python -m arrcoc_verify.reference.lexicon
 
 wheel: setup ## build the wheel, audit with it in an empty folder with the network off
 	bash scripts/check_wheel.sh '$(BIN)/python'
