@@ -22,8 +22,9 @@ from arrcoc_verify.scenes.scene import Grid, Region, Scene
 Cells = NDArray[np.bool_]
 Field = NDArray[np.float64]
 
-BLOCKS = 8  # a cell's texture has at most 8x8 blocks: 2 to 64 grey levels, 1 to 6 bits
-TEXTURE = 16.0  # standard deviation of the texture in grey levels, the same at every dose
+BLOCKS = 8  # a cell's texture has at most 8x8 blocks
+LEVELS = 16  # grey levels at the highest dose: 1 to 4 bits, about 4 grey values apart
+TEXTURE = 18.0  # standard deviation of the texture in grey levels, the same at every dose
 CONTRAST = 40.0  # distance of the region's mean from its surround's at salience 1
 SHADING = 0.25  # how much of the differences between the cells' means is kept
 STRUCTURE = 0.5  # how much of the texture follows the picture; the rest is noise
@@ -85,7 +86,7 @@ def edit_information(
     """Sets the entropy of a region's luminance at equal mean, variance and edge energy.
 
     Each cell gets a texture that follows the picture. Its blocks take 2 grey levels at level 0
-    and as many as there are blocks (64 where a cell has 8x8 pixels or more) at level 1.
+    and 16 at level 1: from 1 to 4 bits.
 
     Args:
         scene: any scene; chroma is kept.
@@ -255,7 +256,7 @@ def _texture(driver: Field, dose: float, weight: Field) -> Field:
     count = driver.shape[1]
     if count < 2:
         return np.zeros_like(driver)
-    levels = round(2.0 ** (1.0 + (np.log2(count) - 1.0) * dose))
+    levels = round(2.0 ** (1.0 + (np.log2(min(count, LEVELS)) - 1.0) * dose))
     ranks = driver.argsort(1).argsort(1)
     values = np.floor(ranks * levels / count)
     values = values - (values * weight).sum(1, keepdims=True)

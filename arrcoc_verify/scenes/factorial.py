@@ -27,7 +27,7 @@ class Cell:
     Args:
         scene: image, query and regions of this cell; `target` is the measured region throughout.
         base: name of the scene that the factorial was made of.
-        information: 2 or 64 grey levels.
+        information: 2 or 16 grey levels.
         salience: the target's mean luminance is that of its surround, or stands out.
         query: the distractor is asked for, or the target.
         position: target and distractor in each other's place, or as composed.

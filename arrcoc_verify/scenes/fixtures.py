@@ -58,7 +58,7 @@ class Manifest:
     photographs: tuple[Photograph, ...]
     cutouts: tuple[Cutout, ...]
 
-    def pairs(self, role: Role) -> dict[str, tuple[Cutout, Cutout]]:
+    def pairs(self, role: str) -> dict[str, tuple[Cutout, Cutout]]:
         """The pairs of cut-outs of one role, by the pair's id.
 
         Raises:

@@ -3,6 +3,7 @@
 Source: Pillow's documentation of modes, EXIF orientation and decompression bombs.
 """
 
+import functools
 import logging
 import struct
 import warnings
@@ -17,7 +18,7 @@ from arrcoc_verify.errors import BadImage
 
 MEGAPIXELS = 40.0
 # Formats that are pictures and nothing else; others start foreign programs or hold pages of text.
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000", "MPO")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset({
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm", ".pbm",
     ".avif", ".jp2", ".jfif",
@@ -116,7 +117,7 @@ def _open(path: Path, megapixels: float) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns from 89 megapixels on; our own limit is stricter and an error.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path, formats=FORMATS)
+            opened = Image.open(path, formats=_formats())
     except FileNotFoundError as error:
         raise BadImage(
             f"wanted an image file, found none at {path}: check the path; "
@@ -126,7 +127,7 @@ def _open(path: Path, megapixels: float) -> Image.Image:
         raise BadImage(_too_large(path, str(error), megapixels)) from error
     except UnidentifiedImageError as error:
         raise BadImage(
-            f"wanted a picture ({', '.join(FORMATS)}), {path} holds none of these: "
+            f"wanted a picture ({', '.join(_formats())}), {path} holds none of these: "
             "is it empty, or another kind of file? convert it to PNG"
         ) from error
     except _BROKEN as error:
@@ -135,6 +136,13 @@ def _open(path: Path, megapixels: float) -> Image.Image:
         opened.close()
         raise BadImage(_too_large(path, f"{opened.width}x{opened.height} pixels", megapixels))
     return opened
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this build of Pillow can read."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _too_large(path: Path, found: str, megapixels: float) -> str:

@@ -36,7 +36,7 @@ NATURAL: dict[str, float] = {
     "query": 1.0,
 }
 SHARE = 0.2  # an unintended movement may be at most this share of the intended one
-LEAST = {"information": 0.5, "salience": 0.5, "query": 0.5, "position": 0.1}
+LEAST = {"information": 0.5, "salience": 0.3, "query": 0.5, "position": 0.1}
 # Moving an object also gives it another surround, which no edit can undo; position is a balanced
 # nuisance, so its side effects are reported, not limited.
 LIMITED = ("information", "salience", "query")
@@ -147,8 +147,9 @@ def isolate(
         for low, high in matched(cells, factor):
             found = movement(readings[id(low.scene)], readings[id(high.scene)])
             moved.setdefault(factor, {}).setdefault(low.base, []).append(found)
-    dropped = _judge(moved)
-    out = {one.name for one in dropped}
+    first = {one.name: one for one in reversed(_judge(moved))}
+    dropped = [first[name] for name in sorted(first)]
+    out = set(first)
     return [cell for cell in cells if cell.base not in out], dropped, _rows(moved)
 
 
@@ -235,15 +236,16 @@ def _read_all(all_scenes: Iterable[Scene], grid: Grid) -> dict[int, Reading]:
 
 
 def _judge(moved: Mapping[str, Mapping[str, list[dict[str, float]]]]) -> list[Dropped]:
-    dropped: dict[str, Dropped] = {}
+    dropped = []
     for factor in (name for name in LIMITED if name in moved):
         for name, found in moved[factor].items():
             fault = _fault(factor, found)
-            if fault and name not in dropped:
-                dropped[name] = Dropped(
-                    name=name, factor=factor, estimator=fault[0], reason=fault[1]
+            if fault:
+                estimator, reason = fault
+                dropped.append(
+                    Dropped(name=name, factor=factor, estimator=estimator, reason=reason)
                 )
-    return list(dropped.values())
+    return dropped
 
 
 def _fault(factor: str, found: list[dict[str, float]]) -> tuple[str, str] | None:

@@ -31,7 +31,7 @@ class Pair:
 
 
 def information_pair(scene: Scene, *, grid: Grid = (16, 16), seed: int = 0) -> Pair:
-    """The target with 64 and with 2 grey levels in each cell, all else equal.
+    """The target with 16 and with 2 grey levels in each cell, all else equal.
 
     Raises:
         BadRegion: the grid has more cells than the image has pixels.
@@ -50,7 +50,7 @@ def salience_pair(scene: Scene, *, grid: Grid = (16, 16)) -> Pair:
     return Pair(kind="salience", high=high, low=low)
 
 
-def query_pair(scene: Scene, kind: Kind = "query") -> Pair:
+def query_pair(scene: Scene, kind: str = "query") -> Pair:
     """The same image, asked for the target and asked something else.
 
     Args:
@@ -62,18 +62,23 @@ def query_pair(scene: Scene, kind: Kind = "query") -> Pair:
         UnknownName: the kind is none of these.
         BadQuery: the scene has no such query.
     """
-    words = {
+    words = _words(scene)
+    for known, other in words.items():
+        if kind == known:
+            if not other:
+                raise BadQuery(f"wanted a scene with a {kind} query, {scene.name} has none")
+            return Pair(kind=known, high=scene, low=dataclasses.replace(scene, query=other))
+    raise UnknownName("kind of query pair", kind, words)
+
+
+def _words(scene: Scene) -> dict[Kind, str | None]:
+    """What else a scene can be asked, by the kind of pair."""
+    return {
         "query": scene.other_query,
         "paraphrase": scene.paraphrase,
         "nonsense": scene.nonsense,
         "absent": scene.absent_query,
     }
-    if kind not in words:
-        raise UnknownName("kind of query pair", kind, words)
-    other = words[kind]
-    if not other:
-        raise BadQuery(f"wanted a scene with a query of the kind {kind!r}, {scene.name} has none")
-    return Pair(kind=kind, high=scene, low=dataclasses.replace(scene, query=other))
 
 
 def contrast_pairs(
@@ -87,12 +92,7 @@ def contrast_pairs(
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise UnknownName("kind of pair", unknown[0], KINDS)
-    has = {
-        "query": scene.other_query,
-        "paraphrase": scene.paraphrase,
-        "nonsense": scene.nonsense,
-        "absent": scene.absent_query,
-    }
+    has = _words(scene)
     made = []
     for kind in KINDS:
         if kind not in kinds:
@@ -108,7 +108,7 @@ def contrast_pairs(
 
 def doses(
     scene: Scene,
-    factor: Literal["information", "salience"],
+    factor: str,
     levels: Sequence[float],
     *,
     grid: Grid = (16, 16),
@@ -118,7 +118,7 @@ def doses(
 
     Args:
         scene: any scene.
-        factor: what is dosed.
+        factor: `information` or `salience`.
         levels: doses from 0 to 1.
         grid: rows and columns of the model's grid.
         where: cells or a region; the scene's target if not given.
