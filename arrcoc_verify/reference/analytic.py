@@ -35,6 +35,8 @@ SHARPNESS = 1.2
 """How strongly a tension moves the logit of the scorer it favours."""
 GAMMA = 4.0
 """Exponent of the power law from relevance to demand."""
+LEAST_DEMAND = 1e-6
+"""Demand without any relevance, so that the whole budget can be spent on every picture."""
 FEATURES = {"information": BINS, "salience": 54, "query_relevance": 160, "balancing": 66, "attending": 64}
 """Planted features of each vector, all more than its 48 dimensions."""
 
@@ -171,8 +173,8 @@ def attending_features(related: Float[Tensor, "image patch"]) -> Tensor:
 
 
 def demand(features: Tensor) -> Float[Tensor, "image patch"]:
-    """Return relevance to the fourth power."""
-    return PLANTED["attending"].read(features).clamp(min=0) ** GAMMA
+    """Return relevance to the fourth power, plus a trace."""
+    return PLANTED["attending"].read(features).clamp(min=0) ** GAMMA + LEAST_DEMAND
 
 
 def multiplier(wanted: Float[Tensor, "image patch"]) -> Float[Tensor, " image"]:
@@ -181,10 +183,8 @@ def multiplier(wanted: Float[Tensor, "image patch"]) -> Float[Tensor, " image"]:
 
 
 def level_of_detail(wanted: Tensor, spend: Tensor) -> Float[Tensor, "image patch"]:
-    """Return continuous tokens, 64..400; a picture without demand is shared out evenly."""
-    lod = allocator.level_of_detail(wanted, spend, LOW, HIGH)
-    empty = (wanted.sum(1, keepdim=True) <= 0) & (spend[:, None] <= 0)
-    return torch.where(empty, torch.full_like(lod, TOTAL / lod.shape[1]), lod)
+    """Return continuous tokens, 64..400."""
+    return allocator.level_of_detail(wanted, spend, LOW, HIGH)
 
 
 STEPS = (

@@ -1,0 +1,280 @@
+"""The built-in gates: runtime first, then inputs, then what must be flat."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from arrcoc_verify.errors import NonFinite
+from arrcoc_verify.gate import Gate, Reading
+from arrcoc_verify.graph import Run, resume, run
+from arrcoc_verify.intervention import patch
+from arrcoc_verify.lab import Lab, NotApplicable
+from arrcoc_verify.metric import relevance_change
+from arrcoc_verify.model import all_finite
+from arrcoc_verify.scenes.queries import pad
+from arrcoc_verify.stats.description import position_r2
+
+LIVE = 1e-6
+"""Root mean square change of relevance, relative to its spread, that counts as an answer."""
+PRIOR = 0.10
+"""Share of relevance's variance that place alone may explain."""
+FLAT = 1e-3
+"""Spread of relevance on a blank picture, relative to its spread on photographs."""
+
+
+def _first(lab: Lab, count: int = 8) -> Lab:
+    return lab.subset(range(min(count, len(lab))))
+
+
+def _scale(lab: Lab) -> float:
+    spread = float(lab.clean.allocation.relevance.std(1, unbiased=False).median())
+    return max(spread, float(torch.finfo(torch.float32).tiny))
+
+
+def finite(lab: Lab) -> Reading:
+    """Every stage is finite on photographs, blank and noisy pictures, and unknown words."""
+    bad = ""
+    try:
+        size = lab.model.declaration.image_size
+        noise = np.random.default_rng(lab.seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+        odd = [Image.new("RGB", size[::-1], c) for c in ((0, 0, 0), (255, 255, 255), (128, 128, 128))]
+        queries = [lab.scenes[0].query, "?", "qxz vbn", "describe everything"]
+        for result in (lab.clean, run(lab.model, [*odd, Image.fromarray(noise)], queries)):
+            for name, site in lab.model.sites.items():
+                if type(site.at).__name__ == "Output" and site.at.step in result.chunks[0].outputs:
+                    if not all_finite(result[name]):
+                        bad = f"site {name!r} holds NaN or infinity"
+    except NonFinite as error:
+        bad = str(error)
+    return Reading(passed=not bad, reason=bad)
+
+
+def _difference(one: Run, two: Run, scale: float) -> float:
+    a, b = one.allocation, two.allocation
+    off = float((a.relevance - b.relevance).abs().max()) / scale
+    moved = float((a.tokens - b.tokens).abs().max())
+    return off if np.isfinite(off) and np.isfinite(moved) else float("inf")
+
+
+def determinism(lab: Lab) -> Reading:
+    """The same input gives the same bits, also after other inputs went through."""
+    few = _first(lab)
+    images, queries = [s.image for s in few.scenes], [s.query for s in few.scenes]
+    one, two = run(lab.model, images, queries), run(lab.model, images, queries)
+    back = run(lab.model, images[::-1], queries[::-1])
+    a, b, c = (x.allocation for x in (one, two, back))
+    same = torch.equal(a.relevance, b.relevance) and torch.equal(a.tokens, b.tokens)
+    turned = (a.tokens - c.tokens.flip(0)).abs().max()
+    off = float((a.tokens - b.tokens).abs().max())
+    order = float((a.relevance - c.relevance.flip(0)).abs().max()) / _scale(lab)
+    limit = lab.model.declaration.tolerance
+    if not same:
+        reason = f"two runs of the same input differ by up to {off:g} tokens"
+    else:
+        reason = (
+            f"the order of the inputs matters: relevance moves by {order:.2g} of its spread, "
+            f"tokens by up to {float(turned):g}"
+        )
+    return Reading(
+        passed=same and order <= limit * 10, measured=order, limit=limit * 10,
+        unit="spreads of relevance", reason=reason,
+    )  # fmt: skip
+
+
+def batch_invariance(lab: Lab) -> Reading:
+    """An image's result does not depend on its neighbours in the batch."""
+    if not lab.model.declaration.batch_invariant:
+        raise NotApplicable("the adapter declares that the batch couples its images; runs are single")
+    few = _first(lab)
+    images, queries = [s.image for s in few.scenes], [s.query for s in few.scenes]
+    together = run(lab.model, images, queries, batch_size=len(images))
+    alone = run(lab.model, images, queries, batch_size=1)
+    noise = np.random.default_rng(lab.seed).integers(0, 256, (*images[0].size[::-1], 3))
+    loud = Image.fromarray(noise.astype(np.uint8))
+    mates = [loud if i % 2 else Image.new("RGB", images[0].size) for i in range(len(images))]
+    mixed = run(
+        lab.model, [*images[:4], *mates[:4]], [*queries[:4], *queries[:4][::-1]], batch_size=8
+    )
+    scale = _scale(lab)
+    off = _difference(together, alone, scale)
+    a, b = alone.allocation, mixed.allocation
+    count = min(4, len(images))
+    mate = float((a.relevance[:count] - b.relevance[:count]).abs().max()) / scale
+    worst = max(off, mate) if np.isfinite(mate) else float("inf")
+    limit = max(lab.model.declaration.tolerance * 10, 1e-5)
+    return Reading(
+        passed=worst <= limit, measured=worst, limit=limit, unit="spreads of relevance",
+        reason=f"relevance moves by {worst:.2g} of its spread when the neighbours in the batch change: "
+        "some normaliser runs over the whole batch, so images are not independent",
+    )  # fmt: skip
+
+
+def identity_patch(lab: Lab) -> Reading:
+    """Writing back what a site holds changes nothing, bit for bit."""
+    few = _first(lab, 4)
+    base, off, where = few.clean, 0.0, ""
+    for site in lab.model.sites.values():
+        if not site.role or site.name not in _readable(base):
+            continue
+        again = resume(base, edits=[patch(site.name, base)])
+        moved = float((again.allocation.tokens - base.allocation.tokens).abs().max())
+        moved = max(moved, float((again.allocation.relevance - base.allocation.relevance).abs().max()))
+        if not moved <= off:
+            off, where = moved, site.name
+    return Reading(
+        passed=off == 0.0, measured=off, limit=0.0,
+        reason=f"writing {where!r} back unchanged moves the allocation by {off:g}",
+    )  # fmt: skip
+
+
+def _readable(base: Run) -> set[str]:
+    names = set()
+    for name in base.model.sites:
+        try:
+            base[name]
+        except Exception:  # noqa: BLE001 - a site that was not read is simply not readable here
+            continue
+        names.add(name)
+    return names
+
+
+def site_liveness(lab: Lab) -> Reading:
+    """Every declared score, weight and relevance differs between inputs."""
+    dead = []
+    for role in ("information", "salience", "query_relevance", "relevance", "weights", "tensions", "tokens"):
+        site = lab.model.role(role)
+        if site is None:
+            continue
+        value = lab.clean[site.name].double()
+        if float((value - value[:1]).abs().max()) == 0.0 and len(lab) > 1:
+            other = lab.asked("describe everything")[site.name].double()
+            if float((value - other).abs().max()) == 0.0:
+                dead.append(site.name)
+    return Reading(
+        passed=not dead, measured=float(len(dead)), limit=0.0, unit="dead sites",
+        reason=f"{', '.join(dead)}: the same for every image and query",
+    )  # fmt: skip
+
+
+def image_live(lab: Lab) -> Reading:
+    """The picture changes the allocation."""
+    few = _first(lab)
+    images = [s.image for s in few.scenes]
+    other = run(lab.model, images[1:] + images[:1], [s.query for s in few.scenes])
+    moved = float(relevance_change(few.clean.allocation, other.allocation).mean()) / _scale(lab)
+    return Reading(
+        passed=moved > LIVE, measured=moved, limit=LIVE, unit="spreads of relevance",
+        reason="another picture leaves relevance as it was",
+    )  # fmt: skip
+
+
+def query_live(lab: Lab) -> Reading:
+    """The query changes the allocation."""
+    if lab.model.declaration.query_path == "none":
+        raise NotApplicable("the adapter declares that the model takes no query")
+    moved = float(
+        relevance_change(lab.clean.allocation, lab.asked("other").allocation).mean()
+    ) / _scale(lab)
+    return Reading(
+        passed=moved > LIVE, measured=moved, limit=LIVE, unit="spreads of relevance",
+        reason="asking for the other object leaves relevance as it was: the query does not get in",
+    )  # fmt: skip
+
+
+def query_padding(lab: Lab) -> Reading:
+    """White space around a query, and letters in another case, do nothing."""
+    if lab.model.declaration.query_path == "none":
+        raise NotApplicable("the adapter declares that the model takes no query")
+    few = _first(lab)
+    spaced = run(
+        lab.model, [s.image for s in few.scenes], [f"  {s.query}  \n" for s in few.scenes]
+    )
+    long = [s.query for s in few.scenes]
+    mates = run(
+        lab.model, [s.image for s in few.scenes] * 2, long + [pad(q, 60) for q in long],
+        batch_size=None if lab.model.declaration.batch_invariant else 1,
+    )  # fmt: skip
+    scale = _scale(lab)
+    off = float((few.clean.allocation.relevance - spaced.allocation.relevance).abs().max()) / scale
+    kept = mates.allocation.relevance[: len(few)]
+    off = max(off, float((few.clean.allocation.relevance - kept).abs().max()) / scale)
+    limit = max(lab.model.declaration.tolerance * 10, 1e-5)
+    return Reading(
+        passed=off <= limit, measured=off, limit=limit, unit="spreads of relevance",
+        reason=f"padding around the query, or a longer query beside it, moves relevance by {off:.2g}",
+    )  # fmt: skip
+
+
+def position_prior(lab: Lab) -> Reading:
+    """Place alone does not explain relevance, over pictures moved and mirrored at random."""
+    if lab.model.declaration.spatial_prior:
+        raise NotApplicable("the adapter declares a spatial prior")
+    generator = np.random.default_rng(lab.seed)
+    rows, columns = lab.grid
+    maps = []
+    for scene in lab.scenes:
+        for _ in range(2):
+            step = (
+                int(generator.integers(rows)) * scene.image.height // rows,
+                int(generator.integers(columns)) * scene.image.width // columns,
+            )
+            moved = np.roll(scene.pixels, step, (0, 1))
+            maps.append(moved[::-1, ::-1] if generator.integers(2) else moved)
+    queries = [scene.query for scene in lab.scenes for _ in range(2)]
+    result = run(lab.model, [Image.fromarray(np.ascontiguousarray(m)) for m in maps], queries)
+    relevance = result.allocation.relevance.reshape(len(maps), rows, columns).numpy()
+    explained = position_r2(list(relevance))
+    return Reading(
+        passed=explained <= PRIOR, measured=explained, limit=PRIOR, unit="share of variance",
+        reason=f"place alone explains {explained:.0%} of relevance, whatever is there",
+    )  # fmt: skip
+
+
+def blank_image(lab: Lab) -> Reading:
+    """A blank picture has no preferred place."""
+    if lab.model.declaration.spatial_prior:
+        raise NotApplicable("the adapter declares a spatial prior")
+    size = lab.model.declaration.image_size[::-1]
+    shades = [Image.new("RGB", size, (g, g, g)) for g in (40, 128, 215)]
+    queries = [lab.scenes[i % len(lab)].query for i in range(3)]
+    allocation = run(lab.model, shades, queries).allocation
+    spread = float((allocation.relevance.amax(1) - allocation.relevance.amin(1)).max()) / _scale(lab)
+    ends = lab.model.declaration.lod
+    tokens = float((allocation.tokens.amax(1) - allocation.tokens.amin(1)).max())
+    uneven = tokens > 1.0 and ends is not None and lab.model.declaration.ladder is None
+    return Reading(
+        passed=spread <= FLAT and not uneven, measured=spread, limit=FLAT,
+        unit="spreads of relevance",
+        reason=f"on blank pictures relevance differs by {spread:.2g} of its spread "
+        f"and tokens by {tokens:g}",
+    )  # fmt: skip
+
+
+RUNTIME = (
+    "runtime.finite", "runtime.determinism", "runtime.batch-invariance", "runtime.identity-patch",
+)  # fmt: skip
+"""Gates without which no reading means anything."""
+QUERY = ("query.live", "query.padding")
+"""Gates without which a query's effect means nothing."""
+
+GATES = (
+    Gate(id="runtime.finite", stage="runtime", read=finite,
+         sentence="every stage is finite, on odd pictures and words too"),
+    Gate(id="runtime.determinism", stage="runtime", read=determinism,
+         sentence="the same input gives the same bits, in any order"),
+    Gate(id="runtime.batch-invariance", stage="runtime", read=batch_invariance,
+         sentence="an image's result does not depend on its neighbours in the batch"),
+    Gate(id="runtime.identity-patch", stage="runtime", read=identity_patch,
+         sentence="writing back what a site holds changes nothing"),
+    Gate(id="runtime.site-liveness", stage="runtime", read=site_liveness,
+         sentence="no declared score, weight or relevance is constant"),
+    Gate(id="input.live", stage="input", read=image_live, sentence="the picture changes the allocation"),
+    Gate(id="query.live", stage="query", read=query_live, sentence="the query changes the allocation"),
+    Gate(id="query.padding", stage="query", read=query_padding,
+         sentence="padding around and beside a query does nothing"),
+    Gate(id="input.position-prior", stage="input", read=position_prior,
+         sentence="place alone does not explain relevance"),
+    Gate(id="input.blank-image", stage="input", read=blank_image,
+         sentence="a blank picture has no preferred place"),
+)  # fmt: skip
+"""All built-in gates in the order in which they are read."""
