@@ -195,7 +195,8 @@ def _target(array: Floats, case: Case, size: tuple[int, int]) -> Floats | None:
     if not inside.any():
         nearest = (np.abs(down - y - height / 2).argmin(), np.abs(across - x - width / 2).argmin())
         inside[nearest] = True
-    return inside.astype(np.float64)
+    mask: Floats = inside.astype(np.float64)
+    return mask
 
 
 def _range(arrays: Sequence[Floats]) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 STEPS = 256
 LEVELS = 64
-"""Shades in a picture of a map: as many as an eye can tell on so few cells, and a quarter the size."""
+"""Shades in a picture of a map: more than an eye can tell apart, and a quarter of the bytes."""
 
 _DARK, _LIGHT = 0.24, 0.93
 _FIRST_HUE, _LAST_HUE = 300.0, 98.0  # degrees in OKLab

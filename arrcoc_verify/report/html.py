@@ -87,16 +87,9 @@ def render(record: Record, *, most_cases: int = MOST_CASES, budget: int = BUDGET
 
 
 def _page(record: Record, views: Sequence[CaseView], total: int) -> str:
-    environment = _environment()
-    css = (_TEMPLATES / "audit.css").read_text(encoding="utf-8")
-    script = (_TEMPLATES / "audit.js").read_text(encoding="utf-8")
     pictures = {view.picture: view for view in views if view.picture}
-    return environment.get_template("audit.html.j2").render(
-        css=Markup(css),
-        script=Markup(script),
-        css_digest=_csp_digest(css),
-        script_digest=_csp_digest(script),
-        ramp=colour.ramp_uri(),
+    return page_of(
+        "audit.html.j2",
         pictures={
             sha: (colour.data_uri("image/webp", record.image(sha)), view.width, view.height)
             for sha, view in pictures.items()
@@ -105,6 +98,20 @@ def _page(record: Record, views: Sequence[CaseView], total: int) -> str:
         cases_total=total,
         **_context(record, {view.case.id for view in views}),
     )
+
+
+def page_of(template: str, **context: Any) -> str:
+    """Return a page made by one of this package's templates, its style and script inside it."""
+    css = (_TEMPLATES / "audit.css").read_text(encoding="utf-8")
+    script = (_TEMPLATES / "audit.js").read_text(encoding="utf-8")
+    return _environment().get_template(template).render(
+        css=Markup(css),
+        script=Markup(script),
+        css_digest=_csp_digest(css),
+        script_digest=_csp_digest(script),
+        ramp=colour.ramp_uri(),
+        **context,
+    )  # fmt: skip
 
 
 def _csp_digest(content: str) -> str:

@@ -32,19 +32,23 @@ def number(value: Any, digits: int = 3) -> str:
         return "not a number"
     if math.isinf(value):
         return "∞" if value > 0 else f"{_MINUS}∞"
+    return _rounded(value, digits).replace("-", _MINUS)
+
+
+def _rounded(value: float, digits: int) -> str:
     size = abs(value)
     if value == 0:
         return "0"
-    if size >= 10**digits or (value == int(value) and size < 10**digits):
-        text = f"{value:,.0f}".replace(",", _THIN)
-    elif size < 1e-3:
-        text = f"{value:.{max(0, digits - 2)}e}"
-    else:
-        text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}"
-    mantissa, mark, power = text.partition("e")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}{mark}{int(power) if power else ''}".replace("-", _MINUS)
+    if size >= 10**digits:
+        return f"{value:,.0f}".replace(",", _THIN)
+    if size < 1e-3:
+        mantissa, _, power = f"{value:.{max(0, digits - 2)}e}".partition("e")
+        return f"{_shortest(mantissa)}e{int(power)}"
+    return _shortest(f"{value:.{max(0, digits - 1 - math.floor(math.log10(size)))}f}")
+
+
+def _shortest(decimal: str) -> str:
+    return decimal.rstrip("0").rstrip(".") if "." in decimal else decimal
 
 
 def signed(value: Any) -> str:

@@ -1,5 +1,6 @@
-"""Makes a realistic record without any engine: 60 claims of all six outcomes, 12 cases with maps."""
+"""Makes a realistic record without any engine: 60 claims of six outcomes, 12 cases with maps."""
 
+import csv
 import hashlib
 from pathlib import Path
 
@@ -13,74 +14,34 @@ from arrcoc_verify.verdict import Case, Estimate, GateResult, Outcome, Verdict, 
 
 GRID = (12, 16)
 H, R, Q, X, A, N = (
-    Outcome.HOLDS, Outcome.REFUTED, Outcome.INCONCLUSIVE,
-    Outcome.INVALID, Outcome.NOT_APPLICABLE, Outcome.NOT_RUN,
-)  # fmt: skip
+    Outcome.HOLDS,
+    Outcome.REFUTED,
+    Outcome.INCONCLUSIVE,
+    Outcome.INVALID,
+    Outcome.NOT_APPLICABLE,
+    Outcome.NOT_RUN,
+)
 
-# id, kind, outcome, effect, half width, margin, unit, sentence
-CLAIMS = (
-    ("input.pad-is-inert", "no_effect", H, 0.2, 0.2, 4, "tokens", "Padding around the image changes no token of the target"),
-    ("input.mirror-keeps-target", "no_effect", H, 1.6, 0.9, 8, "tokens", "Mirroring the image moves the tokens with the target"),
-    ("input.brightness-bounded", "no_effect", Q, 6.9, 2.4, 8, "tokens", "A tenth more brightness leaves the target's tokens within the margin"),
-    ("input.jpeg-bounded", "no_effect", H, 2.2, 1.1, 8, "tokens", "JPEG at quality 75 leaves the target's tokens within the margin"),
-    ("query.case-is-inert", "no_effect", H, 0.0, 0.1, 4, "tokens", "Upper and lower case of the query change nothing"),
-    ("query.padding-is-inert", "conserved", H, 0.0, 0.0, 0.5, "tokens", "Padding of the query changes nothing"),
-    ("query.paraphrase-bounded", "no_effect", R, 21.5, 5.2, 12, "tokens", "A paraphrase leaves the target's tokens within the margin"),
-    ("query.nonsense-gives-spread", "causes", H, 0.31, 0.06, 0.1, "share", "Nonsense takes the focus from the target"),
-    ("query.other-target-moves-tokens", "causes", H, 88.0, 11.0, 16, "tokens", "Asking for the distractor moves tokens from the target to it"),
-    ("encoder.texture-channels-distinct", "independent", H, 0.11, 0.05, 0.3, "correlation", "No two texture channels are copies of one another"),
-    ("encoder.finite", "conserved", H, 0.0, 0.0, 0.5, "count", "Every activation is a finite number"),
-    ("encoder.resize-bounded", "no_effect", H, 3.1, 1.4, 8, "tokens", "Resizing by a tenth leaves the target's tokens within the margin"),
-    ("encoder.rope-position-only", "no_effect", A, None, 0, None, "tokens", "Rotary positions alone give no tokens"),
-    ("knowing.information-causes-tokens", "causes", H, 41.2, 7.4, 16, "tokens", "More information in a region causes more tokens there"),
-    ("knowing.information-is-entropy", "monotone", H, 0.91, 0.03, 0.6, "rank correlation", "The information scorer rises with the region's entropy"),
-    ("knowing.information-ignores-query", "no_effect", H, 0.4, 0.3, 4, "tokens", "The information scorer does not depend on the query"),
-    ("knowing.information-ignores-salience", "no_effect", H, 1.9, 1.0, 8, "tokens", "The information scorer does not move with salience alone"),
-    ("knowing.salience-causes-tokens", "causes", H, 33.8, 6.9, 16, "tokens", "More salience of a region causes more tokens there"),
-    ("knowing.salience-is-contrast", "monotone", H, 0.84, 0.05, 0.6, "rank correlation", "The salience scorer rises with centre-surround contrast"),
-    ("knowing.salience-ignores-query", "no_effect", H, 0.3, 0.3, 4, "tokens", "The salience scorer does not depend on the query"),
-    ("knowing.salience-ignores-information", "no_effect", Q, 5.8, 3.3, 8, "tokens", "The salience scorer does not move with information alone"),
-    ("knowing.query-causes-tokens", "causes", R, 3.1, 2.2, 16, "tokens", "The query causes tokens at the region that it names"),
-    ("knowing.query-scorer-is-live", "sensitive_to", R, 0.002, 0.001, 0.05, "score", "The query scorer differs between queries"),
-    ("knowing.query-sees-content", "mediates", X, 2.0, 2.9, 8, "tokens", "The query acts through the query scorer, not through position"),
-    ("knowing.scorers-independent", "independent", H, 0.14, 0.07, 0.35, "correlation", "The three scorers are not copies of one another"),
-    ("knowing.blank-gives-no-scores", "no_effect", H, 0.01, 0.01, 0.05, "score", "A blank image has flat scores"),
-    ("knowing.dose-response", "monotone", H, 0.88, 0.04, 0.6, "rank correlation", "Tokens rise step by step with the dose of information"),
-    ("knowing.position-only-flat", "no_effect", H, 1.1, 0.8, 8, "tokens", "Position alone gives no tokens"),
-    ("knowing.crop-invariance", "no_effect", N, None, 0, 8, "tokens", "Cropping the background leaves scores of the target alone"),
-    ("knowing.colour-permutation", "no_effect", H, 2.8, 1.3, 8, "tokens", "Exchanging colour channels leaves the information scorer alone"),
-    ("balancing.weights-sum-to-one", "conserved", H, 0.0, 0.0, 1e-5, "weight", "The three weights of every patch sum to one"),
-    ("balancing.self-report-true", "conserved", R, 0.2, 0.0, 1e-5, "weight", "The weights it reports are the weights it applies"),
-    ("balancing.trades-off", "causes", H, 0.21, 0.04, 0.05, "weight", "A tension that rises takes weight from the others"),
-    ("balancing.depends-on-query", "sensitive_to", H, 0.12, 0.03, 0.03, "weight", "The tensions depend on the query"),
-    ("balancing.depends-on-image", "sensitive_to", H, 0.18, 0.04, 0.03, "weight", "The tensions depend on the image"),
-    ("balancing.not-a-fixed-heuristic", "sensitive_to", H, 0.24, 0.05, 0.05, "weight", "The weights differ from scene to scene"),
-    ("balancing.compress-particularise", "causes", H, 18.4, 5.0, 8, "tokens", "Compress against particularise changes the spread of tokens"),
-    ("balancing.exploit-explore", "causes", Q, 9.4, 4.9, 8, "tokens", "Exploit against explore changes the tokens of the runner-up"),
-    ("balancing.focus-diversify", "causes", H, 22.7, 5.6, 8, "tokens", "Focus against diversify changes the share of the best region"),
-    ("balancing.sign-of-each-tension", "causes", H, 0.33, 0.08, 0.05, "weight", "Each tension acts in the direction it is named for"),
-    ("balancing.batch-does-not-leak", "no_effect", H, 0.0, 0.0, 1, "tokens", "Other images in the batch change nothing"),
-    ("balancing.order-of-scorers", "no_effect", A, None, 0, None, "tokens", "The order of the scorers changes nothing"),
-    ("balancing.normaliser-mediates", "mediates", H, 11.0, 3.0, 4, "tokens", "The normaliser mediates what one scorer does to another"),
-    ("attending.total-conserved", "conserved", H, 0.0, 0.0, 0.5, "tokens", "The budget is spent to the token"),
-    ("attending.floor-kept", "conserved", H, 0.0, 0.0, 0.5, "tokens", "No patch gets fewer tokens than the floor"),
-    ("attending.ceiling-kept", "conserved", H, 0.0, 0.0, 0.5, "tokens", "No patch gets more tokens than the ceiling"),
-    ("attending.ceiling-attainable", "causes", Q, 380, 30, 400, "tokens", "A patch that matters far more than all others reaches the ceiling"),
-    ("attending.monotone-in-relevance", "monotone", H, 0.999, 0.001, 0.95, "rank correlation", "More relevance never buys fewer tokens"),
-    ("attending.relevance-justifies-lod", "causes", H, 0.19, 0.05, 0.05, "accuracy", "Tokens go where the task loses most without them"),
-    ("attending.ties-are-fair", "no_effect", H, 0.4, 0.4, 4, "tokens", "Equal relevance buys equal tokens"),
-    ("attending.local-effect-of-others-nil", "no_effect", H, 0.0, 0.1, 4, "tokens", "A patch that causes nothing gives others no tokens once the budget is frozen"),
-    ("attending.unrepaired-information", "causes", H, 48.9, 8.1, 16, "tokens", "Information acts before weights and normalisers repair it"),
-    ("attending.unrepaired-salience", "causes", H, 40.4, 7.7, 16, "tokens", "Salience acts before weights and normalisers repair it"),
-    ("attending.unrepaired-query", "causes", R, 4.0, 2.6, 16, "tokens", "The query acts before weights and normalisers repair it"),
-    ("attending.small-target", "causes", H, 27.0, 8.8, 16, "tokens", "A target of one patch is found too"),
-    ("realising.pixels-beyond-lod-inert", "no_effect", A, None, 0, None, "logit", "Pixels beyond the resolution that was bought change nothing"),
-    ("realising.tokens-carry-detail", "sufficient", A, None, 0, None, "accuracy", "More tokens carry more detail"),
-    ("training.gradient-reaches-scorers", "sensitive_to", N, None, 0, None, "gradient", "A loss on tokens reaches every scorer"),
-    ("runtime.deterministic", "conserved", H, 0.0, 0.0, 1e-6, "relevance", "The same input gives the same output"),
-    ("runtime.dtype-bounded", "no_effect", H, 0.7, 0.5, 4, "tokens", "Half precision leaves the target's tokens within the margin"),
-)  # fmt: skip
 
+def _claims() -> tuple[tuple[str, str, Outcome, float | None, float, float | None, str, str], ...]:
+    """Return id, kind, outcome, effect, half width, margin, unit and sentence of every claim."""
+    with (Path(__file__).parent / "made_claims.csv").open(newline="") as file:
+        return tuple(
+            (
+                r["id"],
+                r["kind"],
+                Outcome(r["outcome"]),
+                float(r["effect"]) if r["effect"] else None,
+                float(r["half_width"]),
+                float(r["margin"]) if r["margin"] else None,
+                r["unit"],
+                r["sentence"],
+            )
+            for r in csv.DictReader(file)
+        )
+
+
+CLAIMS = _claims()
 QUERIES = (
     "find the fish",
     "where is the hammer?",
@@ -117,19 +78,35 @@ def _header(hostile: str | None) -> Header:
             "adapter": h or "callables",
             "digest": "sha256:" + hashlib.sha256(b"weights").hexdigest(),
             "declaration": {
-                "budget_kind": "per-patch LOD", "floor": 64, "ceiling": 400, "total": 24576,
-                "grid": "12 × 16", "query path": h or "global", "batch invariant": True,
+                "budget_kind": "per-patch LOD",
+                "floor": 64,
+                "ceiling": 400,
+                "total": 24576,
+                "grid": "12 × 16",
+                "query path": h or "global",
+                "batch invariant": True,
             },
         },
         data={
-            "name": h or "photographs", "digest": "sha256:" + hashlib.sha256(b"d").hexdigest(),
-            "photographs": 164, "scenes": 312,
+            "name": h or "photographs",
+            "digest": "sha256:" + hashlib.sha256(b"d").hexdigest(),
+            "photographs": 164,
+            "scenes": 312,
             "roles": {"train": 0, "select": 48, "donor": 24, "assert": 72, "repair-confirm": 20},
         },
-        config={"alpha": 0.01, "family": "holm", "profile": h or "default", "device": "cpu",
-                "margins": {"tokens": 16, "weight": 0.05}, "batch": 16},
+        config={
+            "alpha": 0.01,
+            "family": "holm",
+            "profile": h or "default",
+            "device": "cpu",
+            "margins": {"tokens": 16, "weight": 0.05},
+            "batch": 16,
+        },
         environment={
-            "python": "3.11.7", "platform": h or "Linux-6.1-x86_64", "machine": "x86_64", "cores": 2,
+            "python": "3.11.7",
+            "platform": h or "Linux-6.1-x86_64",
+            "machine": "x86_64",
+            "cores": 2,
             "packages": {"torch": "2.13.0+cpu", "timm": "1.0.31", "numpy": "2.4.6"},
             "variables": {"OMP_NUM_THREADS": "1"},
             "git": {"commit": "5f0c2c1b7a9d4e6f8123456789abcdef01234567", "dirty": False},
@@ -137,39 +114,36 @@ def _header(hostile: str | None) -> Header:
         seed=20251122,
         planned=[row[0] for row in CLAIMS],
         tool={"name": "arrcoc-verify", "version": "0.1.0", "digest": "sha256:" + "ab" * 32},
-        selftest=None if h is None else {
-            "rates": [{"name": h, "share": 0.9, "low": 0.8, "high": 0.95, "n": 56}]
-        },
+        selftest=None
+        if h is None
+        else {"rates": [{"name": h, "share": 0.9, "low": 0.8, "high": 0.95, "n": 56}]},
         responsible=({"name": h or "N. Okafor", "role": h or "ran the audit"},),
         started_at="2025-11-22T10:15:14Z",
         run_id="20251122T101514Z-7c1d",
-    )  # fmt: skip
+    )
 
 
 def _gates(writer: RecordWriter, hostile: str | None) -> None:
-    rows = (
-        ("runtime.deterministic-twice", "runtime", True, 0.0, 0.0, "", "Two runs give the same bits"),
-        ("runtime.batch-invariance", "runtime", True, 3e-7, 1e-5, "", "A batch of 16 gives what single images give"),
-        ("runtime.identity-patch", "runtime", True, 0.0, 0.0, "", "Replacing a site by itself changes no bit"),
-        ("encoder.site-liveness", "encoder", True, 14.0, 14.0, "", "Every declared site fires exactly once"),
-        ("knowing.query-liveness", "knowing", False, 0.0019, 0.02, "the query scorer moves by 0.0019 between queries, at least 0.02 is wanted", "The declared query input reaches the query scorer"),
-        ("input.blank-image", "input", True, 0.3, 4.0, "", "A blank image gets an even allocation"),
-        ("query.padding", "query", True, 0.0, 1e-5, "", "Query padding reaches nothing"),
-        ("realising.exposed", "realising", None, None, None, "the model declares no realising stage", "What was bought can be read"),
-    )  # fmt: skip
-    for name, stage, passed, measured, limit, reason, sentence in rows:
+    with (Path(__file__).parent / "made_gates.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
         writer.add_gate(
             GateResult(
-                id=name, sentence=hostile or sentence, stage=stage, passed=passed,
-                reason=(hostile or reason) if reason else "", measured=measured, limit=limit,
+                id=row["id"],
+                sentence=hostile or row["sentence"],
+                stage=row["stage"],
+                passed={"True": True, "False": False, "": None}[row["passed"]],
+                reason=(hostile or row["reason"]) if row["reason"] else "",
+                measured=float(row["measured"]) if row["measured"] else None,
+                limit=float(row["limit"]) if row["limit"] else None,
                 unit="relative",
             )
-        )  # fmt: skip
+        )
 
 
 def _reason(outcome: Outcome, kind: str) -> str:
     return {
-        H: "the whole interval lies on the claimed side of the margin, and the controls did what they must",
+        H: "the whole interval lies on the claimed side of the margin; all controls did their part",
         R: "the whole interval lies on the other side of the margin",
         Q: "the interval straddles the margin",
         X: "gate knowing.query-liveness failed: without a live query this reading means nothing",
@@ -186,35 +160,66 @@ def _claim(
     units = names = None
     effect = null = None
     if value is not None:
-        effect = Estimate(value=value, low=value - half, high=value + half, level=0.99, n=n,
-                          unit=h or unit, method=h or "bootstrap-t")  # fmt: skip
-        null = Estimate(value=half / 9, low=-half / 2, high=half / 1.6, level=0.99, n=n,
-                        unit=unit, method="bootstrap-t")  # fmt: skip
+        effect = Estimate(
+            value=value,
+            low=value - half,
+            high=value + half,
+            level=0.99,
+            n=n,
+            unit=h or unit,
+            method=h or "bootstrap-t",
+        )
+        null = Estimate(
+            value=half / 9,
+            low=-half / 2,
+            high=half / 1.6,
+            level=0.99,
+            n=n,
+            unit=unit,
+            method="bootstrap-t",
+        )
         units = value + rng.normal(size=n) * half * 2
         names = [f"photograph-{i:03d}" for i in range(n)]
     verdict = Verdict(
-        id=name, sentence=h or sentence + ".", stage=name.split(".")[0], kind=kind, outcome=outcome,
-        reason=h or _reason(outcome, kind), operation=h or _operation(kind),
-        source=h or "default profile", required=name != "knowing.crop-invariance", effect=effect,
-        null=null, margin=margin, p_value=None if value is None else 0.0004 + 0.01 * (outcome is Q),
-        p_adjusted=None if value is None else 0.0032 + 0.05 * (outcome is Q), n=n,
+        id=name,
+        sentence=h or sentence + ".",
+        stage=name.split(".")[0],
+        kind=kind,
+        outcome=outcome,
+        reason=h or _reason(outcome, kind),
+        operation=h or _operation(kind),
+        source=h or "default profile",
+        required=name != "knowing.crop-invariance",
+        effect=effect,
+        null=null,
+        margin=margin,
+        p_value=None if value is None else 0.0004 + 0.01 * (outcome is Q),
+        p_adjusted=None if value is None else 0.0032 + 0.05 * (outcome is Q),
+        n=n,
         n_needed=int(n * 2.4) if outcome is Q else None,
         exercise={"cases": n * 4, "batch > 1": n, "ties": 12} if n else {},
         controls={"planted fault": "fired", "spiked effect": "fired", "sound model": "silent"}
-        if n else {"planted fault": "not_run"},
+        if n
+        else {"planted fault": "not_run"},
         failed_gates=("knowing.query-liveness",) if outcome is X else (),
         worst=[_case(writer, rng, name, i, value or 0.0, half, h) for i in range(take)],
         numbers={"violations": 3.0, "fraction above": 0.12} if outcome is R else {},
-        waiver=Waiver(claim=name, reason=h or "known; the next encoder mends it", author=h or "M. Ito",
-                      expires="2026-03-01") if name == "balancing.self-report-true" else None,
+        waiver=Waiver(
+            claim=name,
+            reason=h or "known; the next encoder mends it",
+            author=h or "M. Ito",
+            expires="2026-03-01",
+        )
+        if name == "balancing.self-report-true"
+        else None,
         seconds=3.2,
-    )  # fmt: skip
+    )
     writer.add_claim(verdict, units, names or ())
 
 
 def _operation(kind: str) -> str:
     return {
-        "no_effect": "edit the input, hold everything else; the root mean square change is bounded from above",
+        "no_effect": "edit the input, hold the rest; the root mean square change is bounded",
         "causes": "patch the region's score from the contrast pair and read the target's tokens",
         "mediates": "patch upstream with and without freezing the mediator",
     }.get(kind, "read the declared quantity at its site in every scene and compare")
@@ -234,9 +239,14 @@ def _picture(rng: np.random.Generator, seed: int) -> tuple[Image.Image, tuple[in
 
 
 def _case(
-    writer: RecordWriter, rng: np.random.Generator, claim: str, number: int, value: float,
-    half: float, h: str | None,
-) -> Case:  # fmt: skip
+    writer: RecordWriter,
+    rng: np.random.Generator,
+    claim: str,
+    number: int,
+    value: float,
+    half: float,
+    h: str | None,
+) -> Case:
     seed = int(hashlib.sha256(f"{claim}{number}".encode()).hexdigest()[:6], 16)
     image, region = _picture(rng, seed)
     rows, columns = GRID
@@ -256,70 +266,123 @@ def _case(
     maps["relevance"] = writer.put_array(relevance.astype(np.float32))
     maps["tokens"] = writer.put_array(tokens.astype(np.float32))
     got = float(tokens[int(cy), int(cx)])
-    steps = (("equal share", 128.0), ("information", 151.0), ("salience", 173.0), ("query", 121.0),
-             ("conserved budget", 96.0), ("rounding", got))  # fmt: skip
+    steps = (
+        ("equal share", 128.0),
+        ("information", 151.0),
+        ("salience", 173.0),
+        ("query", 121.0),
+        ("conserved budget", 96.0),
+        ("rounding", got),
+    )
     case_id = hashlib.sha256(f"{claim}|{number}|{h or ''}".encode()).hexdigest()[:12]
     return Case(
-        id=case_id, scene=h or f"harbour-{seed % 97:02d}", query=h or QUERIES[seed % 4],
-        effect=value + half * (1 + number), image=writer.put_image(image), maps=maps, region=region,
+        id=case_id,
+        scene=h or f"harbour-{seed % 97:02d}",
+        query=h or QUERIES[seed % 4],
+        effect=value + half * (1 + number),
+        image=writer.put_image(image),
+        maps=maps,
+        region=region,
         waterfall=tuple((h or label, tokens) for label, tokens in steps),
         replay=h or f"arrcoc-verify debug --record reports/20251122T101514Z-7c1d --case {case_id}",
-    )  # fmt: skip
+    )
 
 
 def _research(writer: RecordWriter, rng: np.random.Generator, h: str | None) -> None:
-    sources = (("information", 0.31), ("salience", 0.24), ("query", 0.04), ("interactions", 0.09),
-               ("position", 0.02), ("nuisance", 0.30))  # fmt: skip
+    sources = (
+        ("information", 0.31),
+        ("salience", 0.24),
+        ("query", 0.04),
+        ("interactions", 0.09),
+        ("position", 0.02),
+        ("nuisance", 0.30),
+    )
     writer.add(
         ev.Decomposition(
-            shares=[ev.Share(source=h or s, share=v, low=max(0.0, v - 0.035), high=v + 0.04)
-                    for s, v in sources],
-            level=0.95, n=48, method="balanced factorial, bootstrap over clusters",
+            shares=[
+                ev.Share(source=h or s, share=v, low=max(0.0, v - 0.035), high=v + 0.04)
+                for s, v in sources
+            ],
+            level=0.95,
+            n=48,
+            method="balanced factorial, bootstrap over clusters",
         )
-    )  # fmt: skip
+    )
 
     def estimate(value: float, half: float) -> Estimate:
-        return Estimate(value=value, low=value - half, high=value + half, level=0.99, n=48,
-                        unit="tokens", method="bootstrap-t")  # fmt: skip
+        return Estimate(
+            value=value,
+            low=value - half,
+            high=value + half,
+            level=0.99,
+            n=48,
+            unit="tokens",
+            method="bootstrap-t",
+        )
 
     rows = [
-        ev.EffectRow(scorer=h or name, total=estimate(t, 7), local=estimate(t * 1.3, 8),
-                     unrepaired=estimate(t * 1.5, 9), mediated=estimate(-t * 0.3, 3),
-                     analytic={"total": t * 1.02, "local": t * 1.31})
+        ev.EffectRow(
+            scorer=h or name,
+            total=estimate(t, 7),
+            local=estimate(t * 1.3, 8),
+            unrepaired=estimate(t * 1.5, 9),
+            mediated=estimate(-t * 0.3, 3),
+            analytic={"total": t * 1.02, "local": t * 1.31},
+        )
         for name, t in (("information", 41.2), ("salience", 33.8), ("query", 3.1))
-    ]  # fmt: skip
+    ]
     writer.add(ev.Effects(rows=rows))
     factors = ("information", "salience", "query")
     writer.add(
         ev.Isolation(
             rows=[
-                ev.IsolationRow(edited=h or a, measured=h or b,
-                                movement=1.8 if a == b else 0.04 + 0.1 * ((i + 2 * j) % 3),
-                                limit=None if a == b else 0.2)
-                for i, a in enumerate(factors) for j, b in enumerate(factors)
+                ev.IsolationRow(
+                    edited=h or a,
+                    measured=h or b,
+                    movement=1.8 if a == b else 0.04 + 0.1 * ((i + 2 * j) % 3),
+                    limit=None if a == b else 0.2,
+                )
+                for i, a in enumerate(factors)
+                for j, b in enumerate(factors)
             ],
             kept={"information": 140, "salience": 131, "query": 156},
             dropped={"information": 16, "salience": 25, "query": 0},
         )
-    )  # fmt: skip
+    )
     points = [
-        ev.TensionPoint(scene=h or f"harbour-{i:02d}", query=h or QUERIES[i % 4], values={
-            "compress–particularise": float(np.clip(0.5 + 0.13 * rng.normal() + 0.1 * (i % 4), 0, 1)),
-            "exploit–explore": float(np.clip(0.35 + 0.1 * rng.normal() + 0.05 * (i % 4), 0, 1)),
-            "focus–diversify": float(np.clip(0.6 + 0.05 * rng.normal(), 0, 1)),
-        })
+        ev.TensionPoint(
+            scene=h or f"harbour-{i:02d}",
+            query=h or QUERIES[i % 4],
+            values={
+                "compress–particularise": float(
+                    np.clip(0.5 + 0.13 * rng.normal() + 0.1 * (i % 4), 0, 1)
+                ),
+                "exploit–explore": float(np.clip(0.35 + 0.1 * rng.normal() + 0.05 * (i % 4), 0, 1)),
+                "focus–diversify": float(np.clip(0.6 + 0.05 * rng.normal(), 0, 1)),
+            },
+        )
         for i in range(48)
-    ]  # fmt: skip
+    ]
     writer.add(ev.Tension(points=points))
-    sites = (("encoder.texture", "encoder", (13, 12, 16)), ("knowing.information", "knowing", (192,)),
-             ("knowing.salience", "knowing", (192,)), ("knowing.query", "knowing", (192,)),
-             ("balancing.tensions", "balancing", (3,)), ("balancing.weights", "balancing", (192, 3)),
-             ("attending.relevance", "attending", (192,)), ("attending.tokens", "attending", (192,)))  # fmt: skip
+    sites = (
+        ("encoder.texture", "encoder", (13, 12, 16)),
+        ("knowing.information", "knowing", (192,)),
+        ("knowing.salience", "knowing", (192,)),
+        ("knowing.query", "knowing", (192,)),
+        ("balancing.tensions", "balancing", (3,)),
+        ("balancing.weights", "balancing", (192, 3)),
+        ("attending.relevance", "attending", (192,)),
+        ("attending.tokens", "attending", (192,)),
+    )
     writer.add(
-        ev.Sites(rows=[ev.SiteRow(name=h or n, stage=s, shape=shape, dtype="float32")
-                       for n, s, shape in sites])
-    )  # fmt: skip
-    writer.add(ev.Note(level="warning", text=h or "3 of 164 photographs were smaller than the grid and were scaled up."))  # fmt: skip
+        ev.Sites(
+            rows=[
+                ev.SiteRow(name=h or n, stage=s, shape=shape, dtype="float32")
+                for n, s, shape in sites
+            ]
+        )
+    )
+    writer.add(ev.Note(level="warning", text=h or "3 photographs were smaller than the grid"))
 
 
 if __name__ == "__main__":
