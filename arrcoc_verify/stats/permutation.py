@@ -52,7 +52,8 @@ def _studentised(sums: FloatArray, squares: FloatArray, n: int) -> FloatArray:
     spread = np.maximum(n * squares - sums**2, 0.0)
     flat = spread <= _ROUNDING * n * squares
     t = sums * np.sqrt(max(n - 1, 1)) / np.sqrt(np.where(flat, 1.0, spread))
-    return np.where(flat, np.where(sums == 0.0, 0.0, np.sign(sums) * np.inf), t)
+    unbounded = np.where(sums == 0.0, 0.0, np.copysign(np.inf, sums))
+    return np.asarray(np.where(flat, unbounded, t), dtype=np.float64)
 
 
 def _oriented(sums: FloatArray, alternative: Alternative) -> FloatArray:
@@ -111,7 +112,7 @@ def sign_flip(
 
 def max_t(
     x: ArrayLike,
-    margin: ArrayLike = 0.0,
+    margin: float | ArrayLike = 0.0,
     alternative: Alternative = "greater",
     alpha: float = 0.01,
     seed: int = 0,
