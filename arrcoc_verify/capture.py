@@ -293,7 +293,7 @@ class _Reader:
             yield
 
 
-def _parts(scene: SceneLike | SceneTuple) -> SceneTuple:
+def _parts(scene: SceneLike | tuple[Any, ...]) -> SceneTuple:
     if isinstance(scene, tuple):
         if len(scene) != 5:
             raise UsageError(
@@ -303,7 +303,7 @@ def _parts(scene: SceneLike | SceneTuple) -> SceneTuple:
     return scene.image, scene.query, scene.unit, scene.role, scene.name
 
 
-def _example(scene: SceneLike | SceneTuple) -> Example:
+def _example(scene: SceneLike | tuple[Any, ...]) -> Example:
     image, query, unit, role, name = _parts(scene)
     try:
         require_text([query])

@@ -1,6 +1,7 @@
 """Models small enough to work out by hand: four patches, each one pixel of a 2 x 2 picture."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,3 +130,28 @@ def region(count: int, *patches: int) -> Tensor:
     mask = torch.zeros(count, 4, dtype=torch.bool)
     mask[:, list(patches)] = True
     return mask
+
+
+def scenes(count: int, *, query: str = "query") -> list[tuple[Image.Image, str, str, str, str]]:
+    """Return scenes as tuples (image, query, unit, role, name)."""
+    roles = ("train", "select", "assert")
+    return [
+        (picture(i), f"{query} {i}", f"photo {i // 2}", roles[i % 3], f"scene {i}")
+        for i in range(count)
+    ]
+
+
+def changed(model: Model, name: str, run: Callable[..., Any]) -> Model:
+    """Return the model with another function behind one step."""
+    steps = tuple(replace(one, run=run) if one.name == name else one for one in model.steps)
+    return replace(model, steps=steps)
+
+
+def slowed(model: Model, visit: Callable[[int], None]) -> Model:
+    """Return the model with `visit(number of images)` called whenever its first step runs."""
+
+    def watched(images: list[Image.Image]) -> Tensor:
+        visit(len(images))
+        return pixels(images)
+
+    return changed(model, "pixels", watched)
