@@ -9,9 +9,12 @@ energy by Gaussian derivatives (Canny, 1986), not by the operator that the edits
 """
 
 import argparse
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,9 @@ from arrcoc_verify.scenes.edits import cell_map, ring
 from arrcoc_verify.scenes.factorial import FACTORS, Cell, factorial, matched
 from arrcoc_verify.scenes.pairs import Pair
 from arrcoc_verify.scenes.scene import Grid, Scene
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # Standard deviation over the unedited targets of the select role (16x16 cells, 256 pixels);
 # `natural_spread` measures them. Chroma is a distance between two scenes and has half its range,
@@ -286,24 +292,49 @@ def _rows(moved: Mapping[str, Mapping[str, list[dict[str, float]]]]) -> list[Row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table for the factorials of one role's scenes."""
+    """Prints the table for the factorials of one role's scenes; 1 if more than a tenth dropped."""
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
-    parser = argparse.ArgumentParser(prog="python -m arrcoc_verify.scenes.isolation")
+    parser = argparse.ArgumentParser(
+        prog="python -m arrcoc_verify.scenes.isolation",
+        description="How much do the edits of one factor move the others?",
+    )
     parser.add_argument("--role", default="assert", help="whose scenes (default: assert)")
     parser.add_argument("--per-cluster", type=int, default=3, help="scenes of each cluster")
+    parser.add_argument("--json", type=Path, help="also write the table to this file")
     options = parser.parse_args(arguments)
     console = Console()
     made = scenes(options.role, per_cluster=options.per_cluster)
-    cells = [
-        cell
-        for scene in track(made, "editing", console=console, transient=True)
-        for cell in factorial(scene)
-    ]
+    steps = track(made, "editing", console=console, transient=True)
+    cells = [cell for scene in steps for cell in factorial(scene)]
     kept, dropped, rows = isolate(cells)
-    table = Table(title=f"movement in natural units, {options.role} scenes, mean (95th percentile)")
+    console.print(_table(rows, options.role))
+    console.print(
+        f"{len(made)} scenes, {len(cells)} cells: {len(kept)} cells kept, "
+        f"{len(dropped)} scenes dropped"
+    )
+    for one in dropped:
+        console.print(f"  {one.name}: {one.factor}: {one.reason}")
+    if options.json:
+        result = {
+            "role": options.role,
+            "scenes": len(made),
+            "cells": len(cells),
+            "cells_kept": len(kept),
+            "dropped": [asdict(one) for one in dropped],
+            "rows": [asdict(row) for row in rows],
+        }
+        draft = options.json.with_name(options.json.name + ".tmp")
+        draft.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        draft.replace(options.json)
+    return int(len(dropped) > 0.1 * len(made))
+
+
+def _table(rows: Sequence[Row], role: str) -> "Table":
+    from rich.table import Table
+
+    table = Table(title=f"movement in natural units, {role} scenes: mean (95th percentile)")
     table.add_column("edited")
     for estimator in NATURAL:
         table.add_column(estimator, justify="right")
@@ -312,12 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         texts = [f"{row.mean:.3f} ({row.high:.3f})" for row in line]
         bold = [f"[bold]{t}[/]" if r.intended else t for r, t in zip(line, texts, strict=True)]
         table.add_row(factor, *bold)
-    console.print(table)
-    console.print(f"{len(made)} scenes, {len(cells)} cells: {len(kept)} kept, "
-                  f"{len(dropped)} scenes dropped")  # fmt: skip
-    for one in dropped:
-        console.print(f"  {one.name}: {one.factor}: {one.reason}")
-    return 0
+    return table
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from arrcoc_verify.scenes import queries
 from arrcoc_verify.scenes.coco import annotations
 from arrcoc_verify.scenes.compose import Layer, scenes
 from arrcoc_verify.scenes.images import MEGAPIXELS, SUFFIXES, Picture, load_image, read_picture
-from arrcoc_verify.scenes.rows import Row, Skipped, settle
-from arrcoc_verify.scenes.scene import Box, Grid, Region, Scene
+from arrcoc_verify.scenes.rows import Row, Skipped, parse_box, settle
+from arrcoc_verify.scenes.scene import Grid, Region, Scene
 
 __all__ = [
     "Limits", "Loaded", "Photographs", "Skipped", "load", "load_coco", "load_csv", "load_folder",
@@ -271,25 +271,6 @@ def load_coco(
             skipped.append(Skipped(where=one.where, reason=str(error)))
     settle(str(path), skipped, skip_bad=limits.skip_bad)
     return _natural(path, rows, gallery, skipped, seed)
-
-
-def parse_box(text: str) -> Box:
-    """A box from "x,y,w,h" in pixels; numbers may have decimals and are rounded.
-
-    Raises:
-        BadRegion: it is not four numbers.
-    """
-    parts = text.replace(";", ",").split(",")
-    try:
-        numbers = [float(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
-        raise BadRegion(
-            f'wanted a box as "x,y,w,h" in pixels, got {text!r}: put quotes around it in a CSV'
-        )
-    x, y, width, height = (round(number) for number in numbers)
-    return x, y, width, height
 
 
 def _read_csv(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -3,11 +3,12 @@
 Source: DESIGN.md, "bad rows are named and skipped only if asked, never silently".
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arrcoc_verify.errors import BadTable
-from arrcoc_verify.scenes.scene import Region
+from arrcoc_verify.errors import BadRegion, BadTable
+from arrcoc_verify.scenes.scene import Box, Region
 
 NAMED = 50  # so many bad rows are written out in an error; the rest is counted
 
@@ -53,3 +54,22 @@ def settle(source: str, skipped: Sequence[Skipped], *, skip_bad: bool) -> None:
         f"wanted every entry of {source} to be usable, {len(skipped)} are not "
         f"(mend them, or ask for bad ones to be skipped):\n{lines}{rest}"
     )
+
+
+def parse_box(text: str) -> Box:
+    """A box from "x,y,w,h" in pixels; numbers may have decimals and are rounded.
+
+    Raises:
+        BadRegion: it is not four numbers.
+    """
+    parts = text.replace(";", ",").split(",")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
+        raise BadRegion(
+            f'wanted a box as "x,y,w,h" in pixels, got {text!r}: put quotes around it in a CSV'
+        )
+    x, y, width, height = (round(number) for number in numbers)
+    return x, y, width, height

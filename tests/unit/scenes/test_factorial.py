@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from arrcoc_verify.scenes import Region, Scene, scenes
 from arrcoc_verify.scenes.factorial import FACTORS, design, factorial, matched
-from arrcoc_verify.scenes.isolation import isolate, movement, natural_spread, read
+from arrcoc_verify.scenes.isolation import isolate, main, movement, natural_spread, read
 
 MADE = scenes("select", per_cluster=1)[:3]
 CELLS = [cell for scene in MADE for cell in factorial(scene)]
@@ -119,3 +120,14 @@ def test_readings_have_known_values_on_flat_pictures() -> None:
 def test_natural_units_are_those_that_the_fixtures_have() -> None:
     found = natural_spread(scenes("select"))
     assert found == pytest.approx({"information": 1.0, "salience": 6.0, "edges": 2.1}, rel=0.1)
+
+
+def test_the_command_prints_the_table_and_writes_it(tmp_path, capsys) -> None:
+    file = tmp_path / "isolation.json"
+    assert 0 == main(["--role", "donor", "--per-cluster", "1", "--json", str(file)])
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert (4, 64, 64, []) == tuple(
+        found[key] for key in ("scenes", "cells", "cells_kept", "dropped")
+    )
+    assert 4 * 6 == len(found["rows"])
+    assert "4 scenes, 64 cells: 64 cells kept, 0 scenes dropped" in capsys.readouterr().out
