@@ -8,7 +8,6 @@ Source: RFC 4180 (CSV) and the COCO data format (cocodataset.org/#format-data).
 import csv
 import hashlib
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from arrcoc_verify.errors import ArrcocError, BadImage, BadRegion, BadTable, UsageError
+from arrcoc_verify.errors import ArrcocError, BadImage, BadTable, UsageError
 from arrcoc_verify.scenes import queries
 from arrcoc_verify.scenes.coco import annotations
 from arrcoc_verify.scenes.compose import Layer, scenes
