@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
@@ -23,6 +22,7 @@ from arrcoc_verify.stats.permutation import sign_flip
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
     FloatArray,
+    Values,
     check_fraction,
     check_number,
 )
@@ -101,7 +101,7 @@ def _unusable(values: Mapping[str, FloatArray]) -> Decision | None:
     return None
 
 
-def _placebo_means(placebos: ArrayLike, n: int) -> tuple[FloatArray, FloatArray]:
+def _placebo_means(placebos: Values, n: int) -> tuple[FloatArray, FloatArray]:
     table = np.asarray(placebos, dtype=np.float64)
     if table.ndim not in (1, 2) or table.shape[0] != n or (table.ndim == 2 and not table.shape[1]):
         raise UsageError(f"placebos: wanted shape [{n}] or [{n}, k >= 1], came {table.shape}")
@@ -115,8 +115,8 @@ def _least_p(n: int, alpha: float) -> float:
 
 
 def decide_causes(  # noqa: PLR0913  (what is fixed before a run is spelt out, by keyword)
-    effects: ArrayLike,
-    placebos: ArrayLike | None = None,
+    effects: Values,
+    placebos: Values | None = None,
     *,
     margin: float,
     alpha: float = 0.01,
@@ -175,7 +175,7 @@ def decide_causes(  # noqa: PLR0913  (what is fixed before a run is spelt out, b
 
 
 def decide_no_effect(  # noqa: PLR0913
-    distances: ArrayLike,
+    distances: Values,
     *,
     margin: float,
     alpha: float = 0.01,

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import TooFewUnits, UsageError
-from arrcoc_verify.stats.sample import MIN_UNITS, FloatArray, check_finite, check_fraction
+from arrcoc_verify.stats.sample import MIN_UNITS, FloatArray, Values, check_finite, check_fraction
 from arrcoc_verify.verdict import Estimate
 
 FACTORS = ("information", "salience", "query", "position")
@@ -117,7 +116,7 @@ def _bca_ends(
     return ends[0], ends[1]
 
 
-def _readings(y: ArrayLike) -> tuple[FloatArray, FloatArray, int]:
+def _readings(y: Values) -> tuple[FloatArray, FloatArray, int]:
     """Return cell means [n, 2, 2, 2, 2], within-cell variance [n] and replicates."""
     table = np.asarray(y, dtype=np.float64)
     if table.ndim == 5:
@@ -138,7 +137,7 @@ def _readings(y: ArrayLike) -> tuple[FloatArray, FloatArray, int]:
 
 
 def decompose(
-    y: ArrayLike, level: float = 0.95, n_resamples: int = 1_999, seed: int = 0
+    y: Values, level: float = 0.95, n_resamples: int = 1_999, seed: int = 0
 ) -> Decomposition:
     """Return which share of the within-unit variance of a reading each factor causes.
 

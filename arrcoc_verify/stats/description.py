@@ -8,14 +8,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.sample import FloatArray, check_finite, finite_units
+from arrcoc_verify.stats.sample import FloatArray, Values, check_finite, finite_units
 
 
-def tie_fair_ranks(x: ArrayLike) -> FloatArray:
+def tie_fair_ranks(x: Values) -> FloatArray:
     """Return ranks from the largest (1) to the smallest (n); equal values share their mean rank.
 
     Args:
@@ -28,7 +27,7 @@ def tie_fair_ranks(x: ArrayLike) -> FloatArray:
     return np.asarray(stats.rankdata(-values, method="average"), dtype=np.float64)
 
 
-def top_fraction(x: ArrayLike, inside: ArrayLike, k: int = 1) -> float:
+def top_fraction(x: Values, inside: Values, k: int = 1) -> float:
     """Return the expected fraction of the k largest values that lie inside, ties at random.
 
     With k = 1 this is the chance that the most-token patch lies in the region: ties count
@@ -55,7 +54,7 @@ def top_fraction(x: ArrayLike, inside: ArrayLike, k: int = 1) -> float:
     return float((above & mask).sum() + room * (tied & mask).sum()) / k
 
 
-def gini(x: ArrayLike) -> float:
+def gini(x: Values) -> float:
     """Return the Gini index of non-negative amounts: 0 all equal, (n - 1) / n one has all.
 
     NaN when all are 0.
@@ -77,7 +76,7 @@ def gini(x: ArrayLike) -> float:
     return float(weights @ (values / total)) / n
 
 
-def morans_i(grid: ArrayLike) -> float:
+def morans_i(grid: Values) -> float:
     """Return Moran's I of a map with rook neighbours: 1 clustered, near 0 scattered, -1 chequered.
 
     Under random placement its mean is -1 / (height * width - 1). NaN for a constant map.
@@ -101,7 +100,7 @@ def morans_i(grid: ArrayLike) -> float:
     return float(z.size / links * products / np.square(z).sum())
 
 
-def spearman(x: ArrayLike, y: ArrayLike) -> float:
+def spearman(x: Values, y: Values) -> float:
     """Return Spearman's rank correlation, ties by mean ranks; NaN when either is constant.
 
     Args:
@@ -132,7 +131,7 @@ def _place(height: int, width: int) -> FloatArray:
     return np.asarray(features - features.mean(axis=0), dtype=np.float64)
 
 
-def position_r2(maps: Sequence[ArrayLike] | NDArray[np.float64], ridge: float = 1e-3) -> float:
+def position_r2(maps: Sequence[Values] | FloatArray, ridge: float = 1e-3) -> float:
     """Return how much of a map's pattern its place alone predicts, cross-validated by unit.
 
     Each unit's map, less its mean, is predicted from row, column, their squares and product and

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
@@ -19,6 +18,7 @@ from arrcoc_verify.stats.permutation import sign_flip
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
     FloatArray,
+    Values,
     check_fraction,
     check_number,
     finite_units,
@@ -68,7 +68,7 @@ class BoundedDistance:
 
 
 def tost(
-    x: ArrayLike,
+    x: Values,
     margins: tuple[float, float],
     method: Literal["t", "bootstrap-t"] = "t",
     level: float = 0.9,
@@ -116,7 +116,7 @@ def n_for_quantile(alpha: float, quantile: float = 0.95) -> int:
     return math.ceil(math.log(alpha) / math.log(check_fraction(quantile, "quantile")))
 
 
-def quantile_interval(x: ArrayLike, quantile: float, level: float, unit: str = "") -> Estimate:
+def quantile_interval(x: Values, quantile: float, level: float, unit: str = "") -> Estimate:
     """Return an observed quantile with its distribution-free (order-statistic) interval.
 
     The value is the order statistic of rank ceil(quantile * n), so up to 20 units the 95th
@@ -153,7 +153,7 @@ def _quantile_p(values: FloatArray, margin: float, rule: QuantileRule) -> tuple[
 
 
 def bounded_distance(
-    distances: ArrayLike,
+    distances: Values,
     margin: float,
     level: float = 0.95,
     alpha: float = 0.01,

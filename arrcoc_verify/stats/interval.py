@@ -8,13 +8,13 @@ import math
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import NonFinite, UsageError
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
     FloatArray,
+    Values,
     check_fraction,
     finite_units,
     same_value,
@@ -95,7 +95,7 @@ def _t(x: FloatArray, level: float) -> tuple[float, float]:
 
 
 def mean_interval(
-    x: ArrayLike,
+    x: Values,
     level: float = 0.95,
     seed: int = 0,
     method: IntervalMethod = "auto",

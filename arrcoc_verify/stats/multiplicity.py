@@ -7,20 +7,19 @@ two against each other.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.sample import FloatArray, finite_units
+from arrcoc_verify.stats.sample import FloatArray, Values, finite_units
 
 
-def _p_values(p: ArrayLike) -> FloatArray:
+def _p_values(p: Values) -> FloatArray:
     values = finite_units(p, "p-values", least=0)
     if values.size and not bool(((values >= 0.0) & (values <= 1.0)).all()):
         raise UsageError("p-values: wanted numbers in 0..1")
     return values
 
 
-def holm(p: ArrayLike) -> FloatArray:
+def holm(p: Values) -> FloatArray:
     """Return Holm-adjusted p-values: family-wise error control under any dependence.
 
     Args:
@@ -38,7 +37,7 @@ def holm(p: ArrayLike) -> FloatArray:
     return adjusted
 
 
-def bh(p: ArrayLike) -> FloatArray:
+def bh(p: Values) -> FloatArray:
     """Return Benjamini-Hochberg q-values: for exploratory maps only, never for verdicts.
 
     Controls the false discovery rate under independence or positive dependence.
@@ -58,7 +57,7 @@ def bh(p: ArrayLike) -> FloatArray:
     return adjusted
 
 
-def _as_p(e: ArrayLike) -> FloatArray:
+def _as_p(e: Values) -> FloatArray:
     values = np.asarray(e, dtype=np.float64)
     finite_units(np.where(np.isposinf(values), 0.0, values), "e-values", least=0)
     if bool((values < 0.0).any()):
@@ -67,7 +66,7 @@ def _as_p(e: ArrayLike) -> FloatArray:
         return np.asarray(np.minimum(1.0, 1.0 / values), dtype=np.float64)
 
 
-def e_holm(e: ArrayLike) -> FloatArray:
+def e_holm(e: Values) -> FloatArray:
     """Return anytime-valid family-wise adjusted p-values from e-values (Holm on 1 / e).
 
     A claim is shown at level alpha when its value is <= alpha. Valid under any dependence.
@@ -82,7 +81,7 @@ def e_holm(e: ArrayLike) -> FloatArray:
     return holm(_as_p(e))
 
 
-def e_bh(e: ArrayLike) -> FloatArray:
+def e_bh(e: Values) -> FloatArray:
     """Return e-BH adjusted values: false discovery rate control under any dependence.
 
     The k-th largest e-value is rejected at level alpha when k * e_(k) / m >= 1 / alpha for it or

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
 from arrcoc_verify.stats.flips import EXACT_UP_TO, flipped_sums, n_flips_for
 from arrcoc_verify.stats.sample import (
     FloatArray,
+    Values,
     check_finite,
     check_fraction,
     check_number,
@@ -67,7 +67,7 @@ def _oriented(sums: FloatArray, alternative: Alternative) -> FloatArray:
 
 
 def sign_flip(
-    x: ArrayLike,
+    x: Values,
     margin: float = 0.0,
     alternative: Alternative = "greater",
     alpha: float = 0.01,
@@ -111,8 +111,8 @@ def sign_flip(
 
 
 def max_t(
-    x: ArrayLike,
-    margin: float | ArrayLike = 0.0,
+    x: Values,
+    margin: float | Values = 0.0,
     alternative: Alternative = "greater",
     alpha: float = 0.01,
     seed: int = 0,
@@ -164,9 +164,7 @@ def max_t(
     return adjusted
 
 
-def placebo_rank(
-    statistic: float, placebos: ArrayLike, alternative: Alternative = "greater"
-) -> float:
+def placebo_rank(statistic: float, placebos: Values, alternative: Alternative = "greater") -> float:
     """Return the randomisation p-value of a statistic among the same statistic on placebos.
 
     (1 + placebos at least as extreme) / (1 + placebos): the only test here whose randomisation is

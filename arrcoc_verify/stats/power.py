@@ -7,7 +7,6 @@ for `detection_rate`.
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
@@ -15,6 +14,7 @@ from arrcoc_verify.stats.flips import EXACT_UP_TO
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
     FloatArray,
+    Values,
     check_fraction,
     check_number,
     finite_units,
@@ -46,9 +46,7 @@ def _t_power(n: int, ratio: float, alpha: float) -> float:
     return float(stats.nct.sf(critical, n - 1, ratio * math.sqrt(n)))
 
 
-def n_needed(
-    effects: ArrayLike, margin: float, alpha: float = 0.01, power: float = 0.8
-) -> int | None:
+def n_needed(effects: Values, margin: float, alpha: float = 0.01, power: float = 0.8) -> int | None:
     """Return the n at which a one-sided test would decide, if the observed mean and spread hold.
 
     Either way counts as deciding: above the margin or below it. This is a plan, not a promise: the
@@ -100,7 +98,7 @@ def _patterns(n: int, alpha: float, rng: np.random.Generator) -> FloatArray:
 
 
 def detection_rate(
-    residuals: ArrayLike,
+    residuals: Values,
     spike: float,
     n: int,
     alpha: float = 0.01,

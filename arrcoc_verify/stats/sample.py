@@ -6,19 +6,23 @@ cut-out), never a patch or a token, because patches of one image are not indepen
 
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
 
 FloatArray = NDArray[np.float64]
 
+Values = NDArray[Any] | Sequence[Any]
+"""Numbers as a caller may hold them: an array, a list or a tuple, nested for more axes."""
+
 MIN_UNITS = 8
 """Fewest units for which an interval or a verdict is given."""
 
 
-def finite_units(x: ArrayLike, name: str = "effects", least: int = 1) -> FloatArray:
+def finite_units(x: Values, name: str = "effects", least: int = 1) -> FloatArray:
     """Return `x` as a one-dimensional float array after checking that it can be used.
 
     Args:
@@ -71,7 +75,7 @@ def same_value(x: FloatArray) -> bool:
     return spread <= 4.0 * float(np.finfo(np.float64).eps) * float(np.max(np.abs(x), initial=0.0))
 
 
-def average_clusters(values: ArrayLike, clusters: Sequence[Hashable]) -> FloatArray:
+def average_clusters(values: Values, clusters: Sequence[Hashable]) -> FloatArray:
     """Return the mean of each cluster, in the order in which clusters first appear.
 
     Distances are squared before and rooted after, so that their root mean square is kept.

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.sample import FloatArray, check_fraction, check_number, finite_units
+from arrcoc_verify.stats.sample import (
+    FloatArray,
+    Values,
+    check_fraction,
+    check_number,
+    finite_units,
+)
 
 _BETS = (np.arange(20) + 0.5) / 20.0
 _GRID = 401
@@ -34,7 +39,7 @@ class ConfidenceSequence:
     level: float
 
 
-def _bounded(x: ArrayLike, bounds: tuple[float, float]) -> FloatArray:
+def _bounded(x: Values, bounds: tuple[float, float]) -> FloatArray:
     values = finite_units(x)
     low, high = (check_number(bound, "bound") for bound in bounds)
     if not low < high:
@@ -62,7 +67,7 @@ def _log_capital(gains: FloatArray, worst: float) -> FloatArray:
 
 
 def e_process(
-    x: ArrayLike,
+    x: Values,
     margin: float = 0.0,
     alternative: Literal["greater", "less"] = "greater",
     bounds: tuple[float, float] = (-1.0, 1.0),
@@ -99,7 +104,7 @@ def e_process(
 
 
 def n_to_decide(
-    x: ArrayLike,
+    x: Values,
     margin: float = 0.0,
     alpha: float = 0.01,
     alternative: Literal["greater", "less"] = "greater",
@@ -115,7 +120,7 @@ def n_to_decide(
 
 
 def confidence_sequence(
-    x: ArrayLike, level: float = 0.95, bounds: tuple[float, float] = (-1.0, 1.0)
+    x: Values, level: float = 0.95, bounds: tuple[float, float] = (-1.0, 1.0)
 ) -> ConfidenceSequence:
     """Return intervals of the mean that may be looked at after every unit.
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.sample import FloatArray, check_finite
+from arrcoc_verify.stats.sample import FloatArray, Values, check_finite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +33,7 @@ class Trend:
     n: int
 
 
-def _responses(y: ArrayLike) -> FloatArray:
+def _responses(y: Values) -> FloatArray:
     table = np.asarray(y, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < 1 or table.shape[1] < 2:
         raise UsageError(f"wanted responses of shape [n units, k >= 2 doses], came {table.shape}")
@@ -42,7 +41,7 @@ def _responses(y: ArrayLike) -> FloatArray:
     return table
 
 
-def within_unit_scores(y: ArrayLike) -> FloatArray:
+def within_unit_scores(y: Values) -> FloatArray:
     """Return concordant minus discordant pairs of (dose, response) per unit, shape [n].
 
     Divided by k (k - 1) / 2 this is tau-a of each unit, a signed effect for `decide_causes`.
@@ -90,7 +89,7 @@ def _score_chances(groups: Sequence[int]) -> tuple[FloatArray, int]:
 
 
 def dose_response(
-    y: ArrayLike, alternative: Literal["increasing", "decreasing"] = "increasing"
+    y: Values, alternative: Literal["increasing", "decreasing"] = "increasing"
 ) -> Trend:
     """Test exactly whether the response rises (or falls) with the dose within units.
 
