@@ -26,11 +26,13 @@ IntervalMethod = Literal["auto", "bootstrap-t", "bca", "t"]
 BOOTSTRAP_T_BELOW = 50
 """Units below which `auto` takes bootstrap-t: BCa covers too little there."""
 
+LEAST_SPREAD = 0.1
+"""Least spread of a bootstrap resample, as a part of the sample's (see `bootstrap_t_values`)."""
+
 _CHUNK = 1 << 20
 _PER_TAIL = 100
 _MOST_RESAMPLES = 200_000
 _FEWEST_RESAMPLES = 4_999
-_LEAST_SPREAD = 0.1
 
 
 def n_resamples_for(level: float) -> int:
@@ -54,7 +56,7 @@ def bootstrap_t_values(x: FloatArray, n_resamples: int, seed: int) -> FloatArray
     """
     rng = np.random.default_rng(seed)
     n, centre = x.size, float(x.mean())
-    floor = _LEAST_SPREAD * float(x.std(ddof=1))
+    floor = LEAST_SPREAD * float(x.std(ddof=1))
     values = np.empty(n_resamples)
     step = max(1, _CHUNK // n)
     for start in range(0, n_resamples, step):

@@ -5,12 +5,14 @@ for `detection_rate`.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
 from arrcoc_verify.stats.flips import EXACT_UP_TO
+from arrcoc_verify.stats.interval import LEAST_SPREAD
 from arrcoc_verify.stats.sample import (
     MIN_UNITS,
     FloatArray,
@@ -88,13 +90,45 @@ def n_needed(effects: Values, margin: float, alpha: float = 0.01, power: float =
     return high
 
 
+def _n_patterns(alpha: float) -> int:
+    return min(_MOST_PATTERNS, max(1_999, math.ceil(_HITS_AT_ALPHA / alpha) - 1))
+
+
 def _patterns(n: int, alpha: float, rng: np.random.Generator) -> FloatArray:
     """Return sign patterns shared by all simulated samples, shape [n, patterns]."""
     if n <= EXACT_UP_TO:
         bits = (np.arange(2**n) >> np.arange(n)[:, None]) & 1
         return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
-    count = min(_MOST_PATTERNS, max(1_999, math.ceil(_HITS_AT_ALPHA / alpha) - 1))
-    return np.asarray(rng.integers(2, size=(n, count)) * 2.0 - 1.0, dtype=np.float64)
+    signs = rng.integers(2, size=(n, _n_patterns(alpha))) * 2.0 - 1.0
+    return np.asarray(signs, dtype=np.float64)
+
+
+def _flip_p(samples: FloatArray, signs: FloatArray) -> FloatArray:
+    """Return the sign-flip p of H0 "mean <= 0" for each sample of shape [samples, n]."""
+    extra = 0 if samples.shape[1] <= EXACT_UP_TO else 1
+    seen = samples.sum(axis=1) - 1e-12 * np.abs(samples).sum(axis=1)
+    hits = np.count_nonzero(samples @ signs >= seen[:, None], axis=1)
+    return np.asarray((hits + extra) / (signs.shape[1] + extra), dtype=np.float64)
+
+
+def _bootstrap_p(samples: FloatArray, shares: FloatArray) -> FloatArray:
+    """Return the bootstrap-t p of H0 "mean <= 0" for each sample of shape [samples, n].
+
+    Args:
+        samples: simulated samples.
+        shares: how often a resample drew each unit, divided by n, shape [n, resamples].
+    """
+    n = samples.shape[1]
+    spread = samples.std(axis=1)
+    flat = spread <= 1e-12 * np.abs(samples).max(axis=1)
+    scale = np.where(flat, 1.0, spread)[:, None]
+    unit = (samples - samples.mean(axis=1, keepdims=True)) / scale
+    shift = unit @ shares
+    variance = np.square(unit) @ shares - np.square(shift)
+    resampled = shift / np.sqrt(np.maximum(variance, LEAST_SPREAD**2 * (n - 1) / n))
+    seen = samples.mean(axis=1, keepdims=True) / scale
+    p = (np.count_nonzero(resampled >= seen, axis=1) + 1) / (shares.shape[1] + 1)
+    return np.asarray(np.where(flat, 0.0, p), dtype=np.float64)
 
 
 def detection_rate(
@@ -105,45 +139,53 @@ def detection_rate(
     n_sims: int = 500,
     seed: int = 0,
 ) -> float:
-    """Return how often the one-sided sign-flip at level alpha detects a spike of known size.
+    """Return how often an effect of known size is detected at level alpha among these residuals.
 
     Samples of n are drawn with replacement from the centred residuals (scaled by
     sqrt(N / (N - 1)), since centring takes a degree of freedom), the spike is added to each unit,
-    and H0 "mean <= 0" is tested. With `spike` = margin this is the spiked positive control: below
-    0.8 the check cannot see what matters, and its verdict is inconclusive. With `spike` = 0 it is
-    the size of the test on effects of this shape. Random patterns are shared by all samples.
+    and H0 "mean <= 0" is tested as `decide_causes` does: by sign-flip and bootstrap-t, the larger
+    p counts. With `spike` = margin this is the spiked positive control: below 0.8 the check cannot
+    see what matters, and its verdict is inconclusive. With `spike` = 0 it is the size of the rule
+    on effects of this shape. Patterns and resamples are shared by all samples.
 
     Args:
         residuals: unit effects, shape [N], N >= 2; centred here.
         spike: effect planted in every unit.
-        n: units per sample, >= 1.
+        n: units per sample, >= 2.
         alpha: level after adjustment.
         n_sims: samples; the Monte Carlo error is at most 0.5 / sqrt(n_sims).
-        seed: of samples and patterns.
+        seed: of samples, patterns and resamples.
 
     Returns:
         A fraction in 0..1; 0 where n allows no p below alpha.
 
     Raises:
-        NonFinite: a residual or the spike is NaN or infinite.
+        NonFinite: a residual is NaN or infinite.
         TooFewUnits: fewer than 2 residuals.
-        UsageError: n, n_sims or alpha out of range.
+        UsageError: spike, n, n_sims or alpha out of range.
     """
     values = finite_units(residuals, "residuals", least=2)
     check_number(spike, "spike")
     check_fraction(alpha, "alpha")
-    if n < 1 or n_sims < 1:
-        raise UsageError(f"wanted n >= 1 and n_sims >= 1, came {n} and {n_sims}")
+    if n < 2 or n_sims < 1:
+        raise UsageError(f"wanted n >= 2 and n_sims >= 1, came {n} and {n_sims}")
     rng = np.random.default_rng(seed)
     centred = (values - values.mean()) * math.sqrt(values.size / (values.size - 1))
-    signs = _patterns(n, alpha, rng)
-    extra = 0 if n <= EXACT_UP_TO else 1
     samples = spike + centred[rng.integers(values.size, size=(n_sims, n))]
-    seen = samples.sum(axis=1) - 1e-12 * np.abs(samples).sum(axis=1)
-    detected, step = 0, max(1, _CHUNK // signs.shape[1])
-    for start in range(0, n_sims, step):
-        part = slice(start, start + step)
-        hits = np.count_nonzero(samples[part] @ signs >= seen[part, None], axis=1)
-        p = (hits + extra) / (signs.shape[1] + extra)
-        detected += int(np.count_nonzero(p < alpha))
-    return detected / n_sims
+    samples = _kept(samples, _flip_p, _patterns(n, alpha, rng), alpha)
+    if not len(samples):
+        return 0.0
+    shares = rng.multinomial(n, np.full(n, 1.0 / n), size=_n_patterns(alpha)).T / n
+    return len(_kept(samples, _bootstrap_p, shares, alpha)) / n_sims
+
+
+def _kept(
+    samples: FloatArray,
+    p_of: Callable[[FloatArray, FloatArray], FloatArray],
+    drawn: FloatArray,
+    alpha: float,
+) -> FloatArray:
+    """Return the samples whose p is below alpha, computed in parts that fit into memory."""
+    step = max(1, _CHUNK // drawn.shape[1])
+    parts = [samples[at : at + step] for at in range(0, len(samples), step)]
+    return np.concatenate([part[p_of(part, drawn) < alpha] for part in parts])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.power import TTestPower
 
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
+from arrcoc_verify.stats.decide import decide_causes
 from arrcoc_verify.stats.power import detection_rate, least_n, n_needed
 
 BASE = np.array([-1.0, 1.0] * 50)
@@ -64,7 +65,7 @@ def test_no_spike_is_detected_at_the_level_of_the_test() -> None:
 
 
 def test_detection_grows_with_spike_and_n() -> None:
-    rates = [detection_rate(BASE, spike, 16, 0.01, 300) for spike in (0.0, 0.5, 1.0, 2.0)]
+    rates = [detection_rate(BASE, spike, 16, 0.01, 300) for spike in (0.0, 0.5, 1.0, 4.0)]
     assert sorted(rates) == rates
     assert 1.0 == rates[-1]
     assert detection_rate(BASE, 0.5, 64, 0.01, 300) > detection_rate(BASE, 0.5, 16, 0.01, 300)
@@ -83,6 +84,17 @@ def test_detection_centres_its_residuals_and_repeats_with_its_seed() -> None:
 def test_residuals_without_spread_detect_any_spike() -> None:
     assert 1.0 == detection_rate(np.zeros(10), 0.1, 10, 0.01)
     assert 0.0 == detection_rate(np.zeros(10), 0.0, 10, 0.01)
+
+
+@pytest.mark.parametrize("n", [12, 20])
+def test_detection_is_that_of_the_decision_rule(n: int) -> None:
+    residuals = np.random.default_rng(0).exponential(size=40)
+    rng = np.random.default_rng(1)
+    centred = (residuals - residuals.mean()) * math.sqrt(40 / 39)
+    held = sum(
+        decide_causes(0.8 - rng.choice(centred, n), margin=0.0).p_hold < 0.01 for _ in range(400)
+    )
+    assert detection_rate(-residuals, 0.8, n, 0.01, 1_000) == pytest.approx(held / 400, abs=0.08)
 
 
 def test_bad_input_is_refused() -> None:
