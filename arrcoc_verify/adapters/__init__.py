@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from arrcoc_verify import _torchvision
 from arrcoc_verify.adapters.callables import describe, whole
 from arrcoc_verify.adapters.declared import from_mapping, read_toml
 from arrcoc_verify.adapters.locate import locate, told
@@ -35,6 +36,7 @@ def load(spec: str) -> Model:
         BadModel: it cannot be loaded, or not safely; says what was wanted and what to try.
         UnknownName: a name in it does not exist; the nearest is suggested.
     """
+    _torchvision.prepare()  # a user's file may import timm
     try:
         model = _named(spec)
     except UsageError:

@@ -44,7 +44,7 @@ class Place:
         module: a torch module, or `<step>.<path in the step's module>`.
         argument: position or name of the module's *input* that is meant; None means its output.
         function: a plain function; found in every namespace that imported it by name.
-        tap: name that the model's code passes to `arrcoc_verify.tap`.
+        tap: name that the model's code passes to `arrcoc_verify.tap.tap`.
         step: the step in which it fires; None means the only one in which it does.
         key: entry of the mapping or sequence found there.
         axes: what each axis is; None means as its shape tells.

@@ -51,8 +51,13 @@ STAGE_OF_ROLE = {
 """The stage that a site belongs to by its role."""
 
 ALLOCATED = ("tokens", "membership")
-REPORTS = {"weights": "reported_weights", "tensions": "reported_tensions"}
-"""Roles that a value has when it is returned but nothing reads it: it is a self-report."""
+REPORTS = {
+    "weights": "reported_weights",
+    "tensions": "reported_tensions",
+    "relevance": "relevance",
+    **{role: role for role in ROLES if role.startswith("reported_")},
+}
+"""Roles of a value that is returned but that nothing reads; what it is called causes nothing."""
 
 
 @dataclass(kw_only=True)
@@ -204,7 +209,7 @@ def _site(name: str, place: Place, tracer: _Tracer, count: int) -> Site:
         raise BadModel(
             f"site {name!r} met no activation while the model ran on a test picture: the code does "
             "not pass there, or holds the function where it cannot be wrapped (a closure, a table, "
-            "a class); pass the value through arrcoc_verify.tap instead"
+            "a class); pass the value through arrcoc_verify.tap.tap instead"
         )
     if len(steps) > 1:
         raise BadModel(f"site {name!r} fires in steps {', '.join(steps)}; say which with `step`")
@@ -246,8 +251,8 @@ def _by_themselves(
             at = Output(step=step.name, key=key)
             acts = _acts(at, word, tracer.steps)
             role = word if word in ROLES else None
-            role = role if acts else REPORTS.get(word, role)
-            stage = part.stage or STAGE_OF_ROLE.get(role or "", stage)
+            role = role if acts else REPORTS.get(word)
+            stage = part.stage or STAGE_OF_ROLE.get(word, stage)
             name = f"{stage}.{word}"
             name = name if name not in found else f"{stage}.{step.name}_{word}"
             axes = part.axes if key is None else None

@@ -81,7 +81,7 @@ def _misfit(subject: Subject, site: Site) -> str:
         if axis in size and size[axis] != count:
             return f"axis {axis!r} has {size[axis]} entries, declared are {count}"
     scalar = site.role in ("relevance", "tokens", "membership")
-    if scalar and patches_last(value, site, declared.grid).ndim != 2:
+    if scalar and patches_last(value, site, declared.grid).numel() != len(PAIR) * declared.patches:
         return f"role {site.role!r} wants one number a patch, has shape {tuple(value.shape)}"
     return ""
 
@@ -119,7 +119,10 @@ def reaches(subject: Subject) -> Judged:
     for site in subject.sites:
         moved, tried = _reached(subject, site)
         if site.writable and not moved:
-            wrong.append(f"{site.name}: {tried} other activations changed nothing that is decided")
+            wrong.append(
+                f"{site.name}: {tried} other activations changed nothing that is decided; declare "
+                "writable=False if it only reports"
+            )
         if not site.writable and moved:
             wrong.append(f"{site.name}: declared not writable, yet it changes {listed(moved, 2)}")
     if wrong:
