@@ -44,13 +44,15 @@ class Effects:
 def frozen_for(model: Model, kind: str) -> list[str] | None:
     """Return the sites to hold for `local` or `unrepaired`, or None where the model has none."""
     multiplier = model.role("multiplier")
+    if multiplier is not None and not multiplier.writable:
+        multiplier = None  # a report: to hold it would hold nothing
     if multiplier is None and model.declaration.conserved_total:
         return None
     held = [] if multiplier is None else [multiplier.name]
     if kind == "local":
         return held
     weights = model.role("weights")
-    if weights is None:
+    if weights is None or not weights.writable:
         return None
     return [*held, weights.name, *(site.name for site in model.roles("normaliser"))]
 

@@ -104,6 +104,8 @@ class Run:
             if site is None:
                 return None
             value = patches_last(self[site.name], site, grid)
+            if value.ndim == 3 and value.shape[2] == 1:  # what a linear head of one output returns
+                value = value[..., 0]
             if value.ndim != 2:
                 raise ShapeMismatch(
                     f"site {site.name!r} with role {role!r} must hold one number a patch, "
