@@ -47,7 +47,7 @@ def test_a_file_in_the_place_of_a_folder_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match="a file stands where a folder is wanted"):
         make_folder(tmp_path / "file" / "below")
-    with pytest.raises(RecordError, match="cannot write .*file"):
+    with pytest.raises(RecordError, match=r"cannot write .*file"):
         write_bytes(tmp_path / "file" / "below", b"")
 
 

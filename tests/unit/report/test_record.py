@@ -114,7 +114,7 @@ def test_what_is_no_record_is_refused(tmp_path: Path, content: str, said: str) -
 
 
 def test_an_empty_folder_is_refused_with_what_a_record_is(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="a record is a folder with run.json"):
+    with pytest.raises(RecordError, match=r"a record is a folder with run\.json"):
         Record.load(tmp_path)
 
 

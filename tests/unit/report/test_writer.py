@@ -136,9 +136,10 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_an_exception_marks_the_run_as_interrupted(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), writer(tmp_path / "record") as into:
-        into.add_claim(verdict())
-        raise ZeroDivisionError
+    into = writer(tmp_path / "record")
+    into.add_claim(verdict())
+    with pytest.raises(ZeroDivisionError), into:
+        print(1 // 0)
     run = Record.load(tmp_path / "record").run
     assert ("interrupted", 1) == (run["status"], run["counts"]["recorded"])
     assert frozenset({"knowing.one"}) == RecordWriter.resume(tmp_path / "record").done_claims
