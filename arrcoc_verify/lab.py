@@ -36,10 +36,15 @@ class Lab:
         scenes: what is asserted on.
         grid: rows and columns of patches.
         seed: of every draw.
+        scale: lab that says how large a score's natural spread is; None for this one. Units of
+            margins are thus fixed on scenes that nothing is asserted on.
     """
 
-    def __init__(self, model: Model, scenes: Sequence[Scene], seed: int = 0) -> None:
+    def __init__(
+        self, model: Model, scenes: Sequence[Scene], seed: int = 0, scale: "Lab | None" = None
+    ) -> None:
         """Take a model and at least one scene of its declared image size."""
+        self.scale = scale
         self.model, self.scenes, self.seed = model, tuple(scenes), seed
         self.grid = model.declaration.grid
         self._runs: dict[str, Run] = {}
@@ -186,6 +191,8 @@ class Lab:
 
     def spread(self, role: str) -> float:
         """Return the natural size of a map: median over scenes of its standard deviation."""
+        if self.scale is not None:
+            return self.scale.spread(role)
         values = self.map(self.clean, role)
         return float(values.std(1, unbiased=False).median())
 
@@ -240,7 +247,7 @@ class Lab:
 
     def subset(self, keep: Sequence[int]) -> "Lab":
         """Return a lab on some of the scenes, with nothing computed yet."""
-        return Lab(self.model, [self.scenes[i] for i in keep], self.seed)
+        return Lab(self.model, [self.scenes[i] for i in keep], self.seed, self.scale)
 
     def rolled(self, down: int, across: int) -> Run:
         """Run pictures that are moved by whole cells, with what leaves coming in on the other side."""

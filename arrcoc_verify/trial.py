@@ -148,6 +148,38 @@ def attempt(claim: Claim, lab: Lab, gates: Sequence[GateResult]) -> Attempt:
     return Attempt(claim=claim, measured=measured, seconds=time.perf_counter() - start)
 
 
+BLOCK = 24
+"""Scenes that are measured together: memory is bounded by this, not by the number of pictures."""
+
+
+def blocks(lab: Lab, size: int = BLOCK) -> list[Lab]:
+    """Return labs on parts of the scenes, whole in order, each with nothing computed yet."""
+    return [lab.subset(range(i, min(i + size, len(lab)))) for i in range(0, len(lab), size)]
+
+
+def joined(parts: Sequence[Attempt]) -> Attempt:
+    """Return one attempt from those on parts of the scenes; what is not measured in one, is not."""
+    stuck = next((part for part in parts if part.measured is None), None)
+    if stuck is not None:
+        return stuck
+    readings = [part.measured for part in parts if part.measured is not None]
+    first, seconds = readings[0], sum(part.seconds for part in parts)
+    if len(readings) == 1:
+        return parts[0]
+    values: dict[str, Any] = {}
+    for name in first.__dataclass_fields__:
+        found = [getattr(reading, name) for reading in readings]
+        if name in _ARRAYS:
+            values[name] = None if found[0] is None else np.concatenate([np.asarray(f) for f in found])
+        elif name == "cases":
+            values[name] = sum(found)
+        else:
+            values[name] = {key: sum(f[key] for f in found) for key in found[0]}
+            if name == "numbers":
+                values[name] = {key: total / len(found) for key, total in values[name].items()}
+    return replace(parts[0], measured=type(first)(**values), seconds=seconds)
+
+
 def settle(
     attempts: Sequence[Attempt],
     clusters: Sequence[str],
@@ -270,15 +302,21 @@ def try_model(
     tell = progress or (lambda what, done, total: None)
     read = read_gates(gates, selected)
     tell("gates", len(gates), len(gates))
-    attempts = []
-    for index, claim in enumerate(claims):
-        tell(claim.id, index, len(claims))
-        kept = keep.get(claim) if keep is not None else None
-        one = kept or attempt(claim, asserted, read)
-        if keep is not None and kept is None:
-            keep.put(one)
-        attempts.append(one)
-    tell("concluding", len(claims), len(claims))
+    parts: dict[str, list[Attempt]] = {claim.id: [] for claim in claims}
+    asserted.scale = asserted.scale or selected
+    labs = blocks(asserted)
+    for number in range(len(labs)):
+        lab = labs[number]
+        labs[number] = asserted  # let go of its runs when the block is done
+        for index, claim in enumerate(claims):
+            tell(claim.id, number * len(claims) + index, len(labs) * len(claims))
+            kept = keep.get(claim, number) if keep is not None else None
+            one = kept or attempt(claim, lab, read)
+            if keep is not None and kept is None:
+                keep.put(one, number)
+            parts[claim.id].append(one)
+    tell("concluding", len(labs) * len(claims), len(labs) * len(claims))
+    attempts = [joined(parts[claim.id]) for claim in claims]
     trial = settle(attempts, asserted.clusters(), settings, faults_caught)
     return replace(trial, gates=tuple(read))
 
@@ -291,13 +329,13 @@ class Keep:
         self.folder, self.key = folder, key
         folder.mkdir(parents=True, exist_ok=True)
 
-    def _path(self, claim: Claim) -> Path:
-        return self.folder / f"{claim.id}.json"
+    def _path(self, claim: Claim, block: int) -> Path:
+        return self.folder / f"{claim.id}.{block}.json"
 
-    def get(self, claim: Claim) -> Attempt | None:
-        """Return what was measured before, or None."""
+    def get(self, claim: Claim, block: int) -> Attempt | None:
+        """Return what was measured on a block of scenes before, or None."""
         try:
-            data = json.loads(self._path(claim).read_text(encoding="utf-8"))
+            data = json.loads(self._path(claim, block).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         if data.get("key") != self.key:
@@ -311,8 +349,8 @@ class Keep:
             seconds=data["seconds"],
         )
 
-    def put(self, one: Attempt) -> None:
-        """Keep an attempt; written whole or not at all."""
+    def put(self, one: Attempt, block: int) -> None:
+        """Keep an attempt on a block of scenes; written whole or not at all."""
         data = {
             "key": self.key,
             "measured": _measured_to(one.measured),
@@ -321,7 +359,7 @@ class Keep:
             "failed": list(one.failed),
             "seconds": one.seconds,
         }
-        path = self._path(one.claim)
+        path = self._path(one.claim, block)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(data), encoding="utf-8")
         part.replace(path)

@@ -27,7 +27,7 @@ def _rise(factor: str, role: str):  # type: ignore[no-untyped-def]
         return Effects(
             values=lab.over(high, role, inside) - lab.over(low, role, inside),
             placebos=lab.over(high, role, outside) - lab.over(low, role, outside),
-            spiked=spiked_map(lab, role),
+            spiked=spiked_map(lab, role, 0.3),
         )
 
     return measure
@@ -167,7 +167,7 @@ def _causes_tokens(role: str):  # type: ignore[no-untyped-def]
         return Effects(
             values=lab.tokens(there, lab.target) - before,
             placebos=lab.tokens(placebo, lab.target) - before,
-            spiked=spiked_tokens(lab, 1.0),
+            spiked=spiked_tokens(lab, 2.0),
         )
 
     return measure
@@ -252,7 +252,7 @@ def _scorer_claims() -> list[Claim]:
                 operation=f"add one spread to the {said[role]} score of the target, budget multiplier "
                 "held; placebo: the same elsewhere",
                 source="seed question: do information, salience and query features cause the allocation",
-                measure=_causes_tokens(role), margin=1.0, unit="tokens per patch", gates=gates,
+                measure=_causes_tokens(role), margin=2.0, unit="tokens per patch", gates=gates,
             ),
             Claim(
                 id=f"knowing.{short[role]}-is-necessary", stage="balancing", kind="necessary",
@@ -280,7 +280,7 @@ CLAIMS = (
         sentence="more entropy in a region raises its information score",
         operation="luminance entropy of the target from 1 to 6 bits at equal mean, variance and edges",
         source="more unpredictable content scores higher",
-        measure=_rise("information", "information"), margin=0.2, unit=SPREADS, gates=RUNTIME,
+        measure=_rise("information", "information"), margin=0.3, unit=SPREADS, gates=RUNTIME,
     ),
     Claim(
         id="knowing.information-is-graded", stage="knowing", kind="monotone",
@@ -309,7 +309,7 @@ CLAIMS = (
         sentence="more contrast to the surround raises a region's salience score",
         operation="mean luminance of the target from its surround's to 40 grey levels away",
         source="salience follows local contrast",
-        measure=_rise("salience", "salience"), margin=0.2, unit=SPREADS, gates=RUNTIME,
+        measure=_rise("salience", "salience"), margin=0.3, unit=SPREADS, gates=RUNTIME,
     ),
     Claim(
         id="knowing.salience-is-graded", stage="knowing", kind="monotone",

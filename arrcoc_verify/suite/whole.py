@@ -38,10 +38,13 @@ def _edit_causes(factor: str):  # type: ignore[no-untyped-def]
 def query_causes_tokens(lab: Lab) -> Effects:
     """Double dissociation in tokens: each object gains when it is the one that is asked for."""
     asked, other = lab.clean, lab.asked("other")
+    held = frozen_for(lab.model, "local")
+    if held:
+        other = lab.resumed([freeze(name, asked) for name in held], base=other)
     gain = lab.tokens(asked, lab.target) - lab.tokens(other, lab.target)
     loss = lab.tokens(other, lab.distractor) - lab.tokens(asked, lab.distractor)
     rest = lab.tokens(asked, lab.elsewhere) - lab.tokens(other, lab.elsewhere)
-    return Effects(values=(gain + loss) / 2, placebos=rest, spiked=spiked_tokens(lab, 2.0))
+    return Effects(values=(gain + loss) / 2, placebos=rest, spiked=spiked_tokens(lab, 4.0))
 
 
 def query_acts_through_coupling(lab: Lab) -> Effects:
@@ -69,7 +72,7 @@ def paraphrase_is_stable(lab: Lab) -> Distances:
 def asked_beats_loud(lab: Lab) -> Effects:
     """The asked object, blended in, against a distractor that stands out."""
     quiet = lab.edited_scenes("salience", 0.0)
-    louder = Lab(lab.model, quiet, lab.seed)
+    louder = Lab(lab.model, quiet, lab.seed, lab.scale)
     result = lab.kept("loud distractor", lambda: louder.edited("salience", 1.0, "distractor"))
     gain = lab.tokens(result, lab.target)
     loud = ask(result, [s.other_query or s.query for s in lab.scenes])
@@ -164,8 +167,9 @@ CLAIMS = (
     Claim(
         id="whole.query-causes-tokens", stage="query", kind="causes",
         sentence="asking for an object causes more tokens on it, whichever it is",
-        operation="ask for the target, then for the distractor; double dissociation",
-        source="tokens move to what is asked", measure=query_causes_tokens, margin=2.0,
+        operation="ask for the target, then for the distractor, multiplier held; double dissociation; "
+        "placebo: elsewhere",
+        source="tokens move to what is asked", measure=query_causes_tokens, margin=4.0,
         unit="tokens per patch", gates=RUNTIME + QUERY,
     ),
     Claim(
