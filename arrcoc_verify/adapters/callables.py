@@ -14,7 +14,7 @@ said then, and the axes of activations need not be written down where their shap
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from torch import nn
 
@@ -23,7 +23,9 @@ from arrcoc_verify.adapters.part import Part, Place, parameters
 from arrcoc_verify.adapters.pixels import Pixels
 from arrcoc_verify.adapters.trace import trace
 from arrcoc_verify.errors import BadModel, TrainingMode, UnknownName
-from arrcoc_verify.model import ROOTS, ClaimProfile, Declaration, Model
+from arrcoc_verify.model import ROOTS, BudgetKind, ClaimProfile, Declaration, Model
+
+QueryPath = get_type_hints(Declaration)["query_path"]
 
 
 def describe(
@@ -116,14 +118,48 @@ def declare(declared: Mapping[str, Any]) -> Declaration:
                 f"the declaration needs {key!r}: grid is rows and columns of patches, image_size "
                 "height and width in pixels"
             )
+    return Declaration(**{key: _read(key, value) for key, value in declared.items()})
+
+
+_KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "grid": ("two whole numbers", lambda value: _numbers(value, int, 2)),
+    "image_size": ("two whole numbers", lambda value: _numbers(value, int, 2)),
+    "lod": ("two numbers, or None", lambda value: value and _numbers(value, float, 2)),
+    "ladder": ("numbers, or None", lambda value: value and _numbers(value, float, len(value))),
+    "total": ("a number, or None", lambda value: None if value is None else float(value)),
+    "tolerance": ("a number", float),
+    "batch_size": ("a whole number", lambda value: _numbers([value], int, 1)[0]),
+    "budget_kind": (f"one of {get_args(BudgetKind)}", lambda value: _one(value, BudgetKind)),
+    "query_path": (f"one of {get_args(QueryPath)}", lambda value: _one(value, QueryPath)),
+    "lacks": ("a list of sentences", lambda value: tuple(_same(part, str) for part in value)),
+}
+
+
+def _read(key: str, value: Any) -> Any:
+    wanted, read = _KINDS.get(key, ("true or false", lambda value: _same(value, bool)))
     try:
-        return Declaration(**{key: _tuples(value) for key, value in declared.items()})
+        return read(value)
     except (TypeError, ValueError) as error:
-        raise BadModel(f"the declaration cannot be read: {error}") from error
+        raise BadModel(f"{key!r} of the declaration must be {wanted}, got {value!r}") from error
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _numbers(value: Any, kind: type[int] | type[float], count: int) -> tuple[Any, ...]:
+    numbers = [_same(part, (int, float)) for part in value]
+    if len(numbers) != count or any(kind(part) != part for part in numbers):
+        raise ValueError
+    return tuple(kind(part) for part in numbers)
+
+
+def _one(value: Any, known: Any) -> Any:
+    if value not in get_args(known):
+        raise ValueError
+    return value
+
+
+def _same(value: Any, kind: Any) -> Any:
+    if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
+        raise TypeError
+    return value
 
 
 def _part(name: str, given: Callable[..., Any] | Part) -> Part:

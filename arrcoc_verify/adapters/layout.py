@@ -8,6 +8,11 @@ import math
 
 BY_IMAGE = ("query", "tensions", "weights", "reported_weights", "reported_tensions")
 """Roles whose second axis is never a patch, whatever its size."""
+BY_PATCH = (
+    "information", "salience", "query_relevance", "mix", "relevance",
+    "demand", "lod", "tokens", "membership",
+)  # fmt: skip
+"""Roles that hold one number a patch."""
 
 
 def readings(
@@ -31,6 +36,8 @@ def readings(
         found = _planes(rest, grid, patches)
     elif len(rest) == 3:
         found = _volumes(rest, grid, pixels)
+    if role in BY_PATCH:
+        found = [axes for axes in found if "patch" in axes or "row" in axes]
     return [("image", *axes) for axes in found]
 
 

@@ -112,7 +112,8 @@ class _Tracer:
             source = self._source(word, name)
             if source is None and parameter.default is inspect.Parameter.empty:
                 known = [*self.values, *(key.split(".")[1] for key in self._entries())]
-                raise UnknownName(f"argument of step {name!r}", word, known)
+                kind = f"argument (say what it reads by Part(run=..., inputs=...)) of step {name!r}"
+                raise UnknownName(kind, word, known)
             if source is None:
                 by_position = False  # left at its default: what comes after it goes by name
                 continue
@@ -309,10 +310,10 @@ def _axes(
         )
     fits = readings(shape, grid, tracer.declaration.image_size, role)
     if len(fits) != 1:
-        said = " or ".join(map(str, fits)) or "nothing that is known"
+        said = f"could be {' or '.join(map(str, fits))}" if fits else "has no such patches"
         raise BadModel(
-            f"site {name!r} has shape {shape}, which on the grid {grid} could be {said}; say what "
-            "each axis is with `axes`"
+            f"site {name!r} has shape {shape}, which on the grid {grid} {said}; say what each axis "
+            "is with `axes`, or mend the grid"
         )
     return fits[0]
 
