@@ -116,14 +116,14 @@ def table_of(title: str, rows: Sequence[Measured]) -> Table:
     sizes = sorted({row.n for row in rows})
     table = Table(title=title, caption="in brackets: 95 % Monte Carlo interval")
     for name in ("what", "effects", "nominal"):
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for n in sizes:
-        table.add_column(f"n = {n}", justify="right")
+        table.add_column(f"n = {n}", justify="right", no_wrap=True)
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for row in rows:
         key = (row.what, row.shape, row.nominal)
-        text = f"{row.rate.value:.4f} [{row.rate.low:.4f}, {row.rate.high:.4f}]"
-        lines.setdefault(key, {})[row.n] = text.replace("[", "\\[")
+        text = f"{row.rate.value:.4f} ({row.rate.low:.4f}..{row.rate.high:.4f})"
+        lines.setdefault(key, {})[row.n] = text
     for (what, shape, nominal), cells in lines.items():
         table.add_row(what, shape, f"{nominal:g}", *(cells.get(n, "") for n in sizes))
     return table
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--level", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.05, 0.01, 0.001])
     chosen = parser.parse_args(argv)
-    console = Console(width=max(120, Console().width))
+    console = Console(width=max(140, Console().width))
     methods: tuple[IntervalMethod, ...] = ("t", "bca", "bootstrap-t", "auto")
     plans = [(method, shape, n) for method in methods for shape in SHAPES for n in SIZES]
     rows = [

@@ -1,7 +1,18 @@
 """Confidence intervals for a mean over units and for a proportion.
 
 Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), ch. 12 (bootstrap-t) and
-14 (BCa); Clopper & Pearson 1934. Measured coverage: `python -m arrcoc_verify.stats.calibration`.
+14 (BCa); Clopper & Pearson 1934.
+
+Measured coverage of a nominal 95 % (600 samples a figure, +-2.5 points; to measure again:
+`python -m arrcoc_verify.stats.calibration`):
+
+    effects        method         n = 8    16    32    64
+    exponential    t               .92    .91   .93   .94
+                   BCa             .89    .90   .92   .95
+                   bootstrap-t     .96    .95   .94   .96
+    lognormal      t               .83    .87   .87   .89
+                   BCa             .81    .88   .87   .89
+                   bootstrap-t     .91    .92   .91   .91
 """
 
 import math
@@ -26,7 +37,7 @@ IntervalMethod = Literal["auto", "bootstrap-t", "bca", "t"]
 BOOTSTRAP_T_BELOW = 50
 """Units below which `auto` takes bootstrap-t: BCa covers too little there."""
 
-LEAST_SPREAD = 0.1
+LEAST_SPREAD = 0.25
 """Least spread of a bootstrap resample, as a part of the sample's (see `bootstrap_t_values`)."""
 
 _CHUNK = 1 << 20
@@ -44,10 +55,11 @@ def n_resamples_for(level: float) -> int:
 def bootstrap_t_values(x: FloatArray, n_resamples: int, seed: int) -> FloatArray:
     """Return the sorted studentised means of resamples of `x`, shape [n_resamples].
 
-    The spread of a resample counts as at least a tenth of the sample's. Without that, one unit
-    that differs among equal ones (tokens come in steps) leaves resamples without spread and the
-    interval without an end. In simulation the floor changes neither coverage nor size where
-    values are continuous (lognormal, n = 8 to 32), and half the spread would change both.
+    The spread of a resample counts as at least a quarter of the sample's. Without that, a few
+    units that differ among equal ones (tokens come in steps) leave resamples without spread and
+    the interval without an end. In simulations with continuous effects (exponential, lognormal;
+    n = 8 to 24) this floor changes coverage and size by less than .003; half the spread would
+    cost lognormal effects 4 points of coverage at n = 8.
 
     Args:
         x: finite values that are not all equal, shape [n].
@@ -55,13 +67,14 @@ def bootstrap_t_values(x: FloatArray, n_resamples: int, seed: int) -> FloatArray
         seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
-    n, centre = x.size, float(x.mean())
-    floor = LEAST_SPREAD * float(x.std(ddof=1))
+    n, centred = x.size, x - x.mean()
+    centred = centred / np.max(np.abs(centred))  # squares of tiny distances would underflow
+    floor = LEAST_SPREAD * float(centred.std(ddof=1))
     values = np.empty(n_resamples)
     step = max(1, _CHUNK // n)
     for start in range(0, n_resamples, step):
         count = min(step, n_resamples - start)
-        drawn = (x - centre)[rng.integers(n, size=(count, n))]
+        drawn = centred[rng.integers(n, size=(count, n))]
         spread = np.maximum(drawn.std(axis=1, ddof=1), floor)
         values[start : start + count] = drawn.mean(axis=1) * math.sqrt(n) / spread
     values.sort()

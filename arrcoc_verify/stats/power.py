@@ -118,14 +118,13 @@ def _bootstrap_p(samples: FloatArray, shares: FloatArray) -> FloatArray:
         samples: simulated samples.
         shares: how often a resample drew each unit, divided by n, shape [n, resamples].
     """
-    n = samples.shape[1]
     spread = samples.std(axis=1)
     flat = spread <= 1e-12 * np.abs(samples).max(axis=1)
     scale = np.where(flat, 1.0, spread)[:, None]
     unit = (samples - samples.mean(axis=1, keepdims=True)) / scale
     shift = unit @ shares
     variance = np.square(unit) @ shares - np.square(shift)
-    resampled = shift / np.sqrt(np.maximum(variance, LEAST_SPREAD**2 * (n - 1) / n))
+    resampled = shift / np.sqrt(np.maximum(variance, LEAST_SPREAD**2))
     seen = samples.mean(axis=1, keepdims=True) / scale
     p = (np.count_nonzero(resampled >= seen, axis=1) + 1) / (shares.shape[1] + 1)
     return np.asarray(np.where(flat, 0.0, p), dtype=np.float64)
