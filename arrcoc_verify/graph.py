@@ -221,6 +221,7 @@ class _Walker:
         changed: dict[str, float],
     ) -> None:
         self.model, self.chunk, self.read, self.changed = base.model, chunk, read, changed
+        self.steps = {step.name: step for step in self.model.steps}
         self.edits = by_site(edits, chunk.rows)
         self.before = by_site(base.edits, chunk.rows)  # in the cached results already
         self.roots = {"images": base.images[chunk.rows], "queries": base.queries[chunk.rows]}
@@ -337,8 +338,7 @@ class _Walker:
         name, _, key = source.partition(".")
         if name in self.roots:
             return self.roots[name]
-        step = next(s for s in self.model.steps if s.name == name)
-        value = self._cached(step)
+        value = self._cached(self.steps[name])
         if not key:
             return value
         try:
@@ -352,7 +352,11 @@ class _Walker:
         if not step.pure:
             inputs = [copied(value) for value in inputs]
         inside = [site for site in sites if inner(site)]
-        with attached(inside, visit, self.model.modules) as fired:
+        fired: Counter[str] = Counter()
+        if inside:
+            with attached(inside, visit, self.model.modules) as fired:
+                output = step.run(*inputs)
+        else:
             output = step.run(*inputs)
         if output is None:
             raise BadModel(f"step {step.name!r} returned nothing; it must return a tensor")
