@@ -1,0 +1,1 @@
+"""Measurements against a naive loop, a hand-written cache and nnsight; run `bench.py`."""
