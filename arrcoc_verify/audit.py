@@ -25,7 +25,7 @@ from arrcoc_verify.scenes import load as loading
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.suite import CLAIMS, GATES, select, with_margins
-from arrcoc_verify.trial import Keep, Progress, Settings, Trial, try_model
+from arrcoc_verify.trial import Keep, Progress, Settings, Trial, silent, try_model
 from arrcoc_verify.verdict import GateResult, Verdict
 
 REPORT = "report.html"
@@ -134,7 +134,7 @@ def _digest(asserted: tuple[Scene, ...]) -> str:
     return found.hexdigest()
 
 
-def run_audit(
+def run_audit(  # noqa: PLR0913 - each is named at the call
     model: Model,
     found: SceneSet,
     settings: Settings,
@@ -186,7 +186,7 @@ def run_audit(
 
 
 def _own_controls() -> dict[str, dict[str, str]]:
-    from arrcoc_verify.faults.controls import load_controls  # noqa: PLC0415 - faults use the trial
+    from arrcoc_verify.faults.controls import load_controls  # faults use the trial
 
     return load_controls()
 
@@ -261,7 +261,7 @@ def _broken(trial: Trial) -> bool:
 def _evidence(
     writer: RecordWriter, trial: Trial, lab: Lab, settings: Settings, progress: Progress | None
 ) -> list[Verdict]:
-    tell = progress or (lambda what, done, total: None)
+    tell = progress or silent
     level, seed = settings.confidence, settings.seed
     everything, lab = lab, lab.subset(_one_a_cluster(lab))
     makers: list[tuple[str, Callable[[], Any]]] = [
@@ -289,4 +289,3 @@ def _evidence(
 def _one_a_cluster(lab: Lab) -> list[int]:
     names = lab.clusters()
     return [index for index, name in enumerate(names) if name not in names[:index]]
-

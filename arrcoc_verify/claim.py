@@ -7,7 +7,6 @@ contracts (no counterexample, and the cases met what the rule is about?).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +21,6 @@ KINDS = (
     "causes", "no_effect", "mediates", "necessary", "sufficient", "monotone",
     "independent", "conserved", "sensitive_to",
 )  # fmt: skip
-Spike = Literal["tokens", "map", "vector"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +30,7 @@ class Effects:
     Attributes:
         values: `[scene]`, in the claim's unit.
         placebos: the same reading under an equal edit that should do nothing, `[scene]` or None.
-        spiked: the reading when an effect of the margin's size is written into the model, `[scene]`.
+        spiked: the reading when an effect of the margin's size is written into the model.
         exercise: what the cases met, name -> count; a count of 0 leaves the claim undecided.
         numbers: further figures by name.
     """
@@ -72,6 +70,7 @@ class Contract:
 
 
 Measured = Effects | Distances | Contract
+Measure = Callable[[Lab], Measured]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ class Claim:
     kind: str
     operation: str
     source: str
-    measure: Callable[[Lab], Measured]
+    measure: Measure
     margin: float | None = None
     unit: str = ""
     gates: tuple[str, ...] = ()

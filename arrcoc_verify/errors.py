@@ -1,24 +1,24 @@
 """Every error this package raises on purpose.
 
-    ArrcocError
-    ├── UsageError                 the user can mend it: a command exits with 4
-    │   ├── UnknownName            a site, claim, option or key that does not exist; suggests the nearest
-    │   ├── BadImage               missing, truncated, oversized or undecodable picture
-    │   ├── BadQuery               empty or not text
-    │   ├── BadRegion              box or mask outside the image
-    │   ├── BadTable               a row of a CSV or COCO file that cannot be used
-    │   ├── BadModel               a model, declaration or weights file that cannot be loaded safely
-    │   └── BadConfig              unknown key or wrong type in configuration
-    ├── ModelFault                 the model under test broke the contract of its adapter
-    │   ├── TrainingMode           a module is in training mode
-    │   ├── CompiledModule         a compiled module would ignore hooks silently
-    │   ├── SiteDidNotFire         an intervention or a reading met no activation
-    │   ├── SiteFiredTwice         one site fired more than once in one run
-    │   ├── ShapeMismatch          an activation or a replacement has another shape than declared
-    │   └── NonFinite              NaN or infinity in a stage
-    ├── StoreError                 an activation store is damaged, incomplete or of another model
-    ├── RecordError                a record cannot be read or does not add up
-    └── TooFewUnits                statistics refused: n is too small for the level asked for
+ArrcocError
+├── UsageError                 the user can mend it: a command exits with 4
+│   ├── UnknownName            a site, claim or key that does not exist; suggests the nearest
+│   ├── BadImage               missing, truncated, oversized or undecodable picture
+│   ├── BadQuery               empty or not text
+│   ├── BadRegion              box or mask outside the image
+│   ├── BadTable               a row of a CSV or COCO file that cannot be used
+│   ├── BadModel               a model, declaration or weights file that cannot be loaded safely
+│   └── BadConfig              unknown key or wrong type in configuration
+├── ModelFault                 the model under test broke the contract of its adapter
+│   ├── TrainingMode           a module is in training mode
+│   ├── CompiledModule         a compiled module would ignore hooks silently
+│   ├── SiteDidNotFire         an intervention or a reading met no activation
+│   ├── SiteFiredTwice         one site fired more than once in one run
+│   ├── ShapeMismatch          an activation or a replacement has another shape than declared
+│   └── NonFinite              NaN or infinity in a stage
+├── StoreError                 an activation store is damaged, incomplete or of another model
+├── RecordError                a record cannot be read or does not add up
+└── TooFewUnits                statistics refused: n is too small for the level asked for
 """
 
 import difflib

@@ -1,7 +1,7 @@
 """What stands beside the verdicts: effects split in three, causal shares, tensions, case files."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from arrcoc_verify.model import SCORERS, TENSIONS, patches_last
 from arrcoc_verify.report import event
 from arrcoc_verify.report.writer import RecordWriter
 from arrcoc_verify.scenes.factorial import factorial
-from arrcoc_verify.scenes.isolation import isolate
+from arrcoc_verify.scenes.isolation import Row, isolate
 from arrcoc_verify.stats.decomposition import decompose
 from arrcoc_verify.stats.interval import mean_interval
 from arrcoc_verify.suite.balancing import BROAD_QUERY, ODD_QUERY
@@ -35,6 +35,13 @@ MAPS = {
     "tokens": "attending.tokens",
 }
 """Role -> name under which a case's map is kept."""
+SHOWN = (
+    "whole.query-causes-tokens",
+    "whole.contrast-causes-tokens",
+    "whole.entropy-causes-tokens",
+    "knowing.query-finds-the-asked",
+)
+"""Claims whose weakest cases are shown although they hold."""
 
 
 def effect_table(lab: Lab, level: float, seed: int) -> event.Effects:
@@ -66,7 +73,7 @@ def effect_table(lab: Lab, level: float, seed: int) -> event.Effects:
     return event.Effects(rows=tuple(rows), metric="mean tokens a patch of the target")
 
 
-def _adding(size: float):  # type: ignore[no-untyped-def]
+def _adding(size: float) -> Callable[[Tensor], Tensor]:
     return lambda old: old + size
 
 
@@ -79,9 +86,7 @@ def _estimate(values: Tensor | None, lab: Lab, level: float, seed: int) -> Estim
     return mean_interval(grouped, level, seed, unit=UNIT)
 
 
-def causal_shares(
-    lab: Lab, level: float, seed: int
-) -> tuple[event.Decomposition, event.Isolation]:
+def causal_shares(lab: Lab, level: float, seed: int) -> tuple[event.Decomposition, event.Isolation]:
     """Return what share of the variance of the target's tokens each factor causes.
 
     From a balanced factorial of edits, information x salience x query x position, on one scene of
@@ -130,7 +135,7 @@ def causal_shares(
     ), isolation  # fmt: skip
 
 
-def _intended(table, factor: str) -> float:  # type: ignore[no-untyped-def]
+def _intended(table: Sequence[Row], factor: str) -> float:
     return next((row.mean for row in table if row.factor == factor and row.intended), 0.0)
 
 
@@ -219,8 +224,7 @@ def _weakest(verdicts: Sequence[Verdict], judged: Mapping[str, Judged]) -> dict[
     for verdict in open_first:
         found = judged.get(verdict.id)
         holds = verdict.outcome is Outcome.HOLDS
-        shown = verdict.id in ("whole.query-causes-tokens", "whole.contrast-causes-tokens",
-                               "whole.entropy-causes-tokens", "knowing.query-finds-the-asked")  # fmt: skip
+        shown = verdict.id in SHOWN
         if found is None or (holds and not shown) or room <= 0:
             continue
         finite = np.where(np.isfinite(found.per_scene), found.per_scene, -np.inf)

@@ -250,7 +250,7 @@ class Lab:
         return Lab(self.model, [self.scenes[i] for i in keep], self.seed, self.scale)
 
     def rolled(self, down: int, across: int) -> Run:
-        """Run pictures that are moved by whole cells, with what leaves coming in on the other side."""
+        """Run pictures moved by whole cells; what leaves comes in on the other side."""
 
         def make() -> Run:
             images = []
@@ -272,7 +272,9 @@ class Lab:
         )
 
 
-def by_cluster(values: Tensor | NDArray[np.float64], clusters: Sequence[str]) -> NDArray[np.float64]:
+def by_cluster(
+    values: Tensor | NDArray[np.float64], clusters: Sequence[str]
+) -> NDArray[np.float64]:
     """Return means of per-scene values inside each cluster, in order of first appearance."""
     array = np.asarray(values, dtype=np.float64)
     order = list(dict.fromkeys(clusters))

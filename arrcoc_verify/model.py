@@ -27,7 +27,7 @@ ROLES = (
     "reported_weights", "reported_tensions",
     "attending_features", "demand", "multiplier", "lod", "tokens", "membership",
 )  # fmt: skip
-"""What a site can be to the built-in suite; a role that no site has makes its claims not applicable."""
+"""What a site can be to the built-in suite; without it, its claims are not applicable."""
 
 SCORERS = ("information", "salience", "query_relevance")
 """The three scorers of knowing, in the order of the channels of `weights`."""
@@ -230,7 +230,7 @@ class Allocation:
 
     Attributes:
         relevance: `[image, patch]`, continuous, before any discrete step.
-        tokens: `[image, patch]`, level of detail in tokens; membership as 0 or 1 where there is none.
+        tokens: `[image, patch]`, level of detail; membership as 0 or 1 where there is none.
         membership: `[image, patch]`, True where a patch is kept; all True where every patch is.
     """
 
@@ -267,10 +267,19 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check that the graph is one: known inputs, topological order, sites inside it."""
+        seen = self._checked_steps()
+        roles = self._checked_sites(seen)
+        if "tokens" not in roles and "membership" not in roles:
+            raise BadModel(
+                f"model {self.name!r} needs a site with role 'tokens' or 'membership': "
+                "what it allocates is what is verified"
+            )
+
+    def _checked_steps(self) -> set[str]:
         seen: set[str] = set()
         for step in self.steps:
             for source in step.inputs:
-                if source.split(".")[0] not in seen | set(ROOTS) and source not in seen:
+                if source.split(".")[0] not in seen | set(ROOTS):
                     raise BadModel(
                         f"step {step.name!r} reads {source!r}, which no earlier step makes; "
                         f"earlier: {', '.join(sorted(seen | set(ROOTS)))}"
@@ -278,21 +287,22 @@ class Model:
             if step.name in seen or step.name in ROOTS or "." in step.name:
                 raise BadModel(f"step name {step.name!r} is taken, a root, or contains a dot")
             seen.add(step.name)
+        return seen
+
+    def _checked_sites(self, steps: set[str]) -> dict[str, str]:
         roles: dict[str, str] = {}
         for name, site in self.sites.items():
-            if site.at.step not in seen:
-                raise UnknownName(f"step of site {name!r}", site.at.step, seen)
+            if site.at.step not in steps:
+                raise UnknownName(f"step of site {name!r}", site.at.step, steps)
             if site.name != name:
                 raise BadModel(f"site {site.name!r} is filed under {name!r}")
             if site.role and site.role != "normaliser" and site.role in roles:
-                raise BadModel(f"sites {roles[site.role]!r} and {name!r} both have role {site.role!r}")
+                raise BadModel(
+                    f"sites {roles[site.role]!r} and {name!r} both have role {site.role!r}"
+                )
             if site.role:
                 roles[site.role] = name
-        if "tokens" not in roles and "membership" not in roles:
-            raise BadModel(
-                f"model {self.name!r} needs a site with role 'tokens' or 'membership': "
-                "what it allocates is what is verified"
-            )
+        return roles
 
     def site(self, name: str) -> Site:
         """Return the site called `name`.
@@ -322,7 +332,7 @@ class Model:
         return [s.name for s in self.steps if s.name in reached and s.name != step]
 
     def patch_boxes(self, size: tuple[int, int] | None = None) -> list[tuple[int, int, int, int]]:
-        """Return each patch's pixel box (x, y, width, height) in an image of `size` (height, width)."""
+        """Return each patch's pixel box (x, y, width, height); `size` is (height, width)."""
         height, width = size or self.declaration.image_size
         rows, columns = self.declaration.grid
         boxes = []
@@ -344,7 +354,9 @@ def patches_last(value: Tensor, site: Site, grid: tuple[int, int]) -> Tensor:
     if not site.per_patch:
         raise BadModel(f"site {site.name!r} has axes {site.axes}, none of them counts patches")
     if value.ndim != len(axes):
-        raise BadModel(f"site {site.name!r} declares axes {site.axes}, got shape {tuple(value.shape)}")
+        raise BadModel(
+            f"site {site.name!r} declares axes {site.axes}, got shape {tuple(value.shape)}"
+        )
     if "patch" not in axes:
         order = [axes.index(a) for a in ("image", "row", "column")]
         rest = [i for i in range(len(axes)) if i not in order]
@@ -390,7 +402,9 @@ def _aligned(value: Tensor, have: Sequence[str], want: Sequence[str]) -> Tensor:
 def along_channel(vector: Tensor, site: Site) -> Tensor:
     """Return a `[channel]` vector in a shape that broadcasts against the site's activation."""
     if "channel" not in site.axes:
-        raise BadModel(f"site {site.name!r} has axes {site.axes}: it has no channel axis to steer along")
+        raise BadModel(
+            f"site {site.name!r} has axes {site.axes}: it has no channel axis to steer along"
+        )
     shape = [1] * len(site.axes)
     shape[site.axes.index("channel")] = vector.shape[0]
     return vector.reshape(shape)

@@ -27,6 +27,11 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 LEAST_DETECTED = 0.8
+"""Share of samples in which an effect of the margin's size must be found."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Show no progress."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +92,11 @@ def read_gates(
             result = gate.result(gate.read(lab))
         except NotApplicable as reason:
             result = GateResult(
-                id=gate.id, sentence=gate.sentence, stage=gate.stage, passed=None, reason=str(reason)
+                id=gate.id,
+                sentence=gate.sentence,
+                stage=gate.stage,
+                passed=None,
+                reason=str(reason),
             )
         except Exception as error:  # noqa: BLE001 - whatever the model raises is a finding
             result = GateResult(
@@ -170,7 +179,9 @@ def joined(parts: Sequence[Attempt]) -> Attempt:
     for name in first.__dataclass_fields__:
         found = [getattr(reading, name) for reading in readings]
         if name in _ARRAYS:
-            values[name] = None if found[0] is None else np.concatenate([np.asarray(f) for f in found])
+            values[name] = (
+                None if found[0] is None else np.concatenate([np.asarray(f) for f in found])
+            )
         elif name == "cases":
             values[name] = sum(found)
         else:
@@ -276,7 +287,7 @@ def _p_of(decision: Decision, outcome: Outcome) -> tuple[float | None, float | N
     return decision.p_hold, decision.p_hold_adjusted
 
 
-def try_model(
+def try_model(  # noqa: PLR0913 - each is named at the call
     asserted: Lab,
     selected: Lab,
     claims: Sequence[Claim],
@@ -299,7 +310,7 @@ def try_model(
         progress: called as the work goes.
         keep: readings of an interrupted run, and where new ones are kept.
     """
-    tell = progress or (lambda what, done, total: None)
+    tell = progress or silent
     read = read_gates(gates, selected)
     tell("gates", len(gates), len(gates))
     parts: dict[str, list[Attempt]] = {claim.id: [] for claim in claims}

@@ -73,7 +73,7 @@ class Case:
         query: the text asked.
         effect: the measured effect on this case, in the claim's unit.
         image: sha256 of the encoded picture in the record, or "" when not kept.
-        maps: name -> sha256 of an array `[height, width]` in the record (scores, relevance, tokens...).
+        maps: name -> sha256 of an array `[height, width]` in the record.
         region: target region as (x, y, width, height) in pixels of the picture, or None.
         waterfall: ordered (label, tokens) steps from an equal share to the final tokens.
         replay: the command that shows this case again.
@@ -138,7 +138,7 @@ class Verdict:
         n: independent clusters used.
         n_needed: when inconclusive, the n that would decide at the observed spread.
         exercise: what the cases met, name -> count.
-        controls: name -> "fired", "silent", "missed", "not_run": what makes the verdict trustworthy.
+        controls: name -> "fired", "silent", "missed" or "not_run".
         failed_gates: ids of gates that made it invalid.
         worst: the cases furthest from what is claimed.
         numbers: further figures by name (violations, fraction, correlation ...).
@@ -174,9 +174,9 @@ class Verdict:
 def exit_code(verdicts: Sequence[Verdict], today: str) -> int:
     """Return what the run says to the outside: 0 only if all required claims hold and one ran.
 
-    1 refuted, 2 invalid or not run (or nothing ran), 3 only inconclusive left. A waiver that has not
-    expired on `today` (ISO date) takes its verdict out of the count, except that it never makes an
-    empty run green.
+    1 refuted, 2 invalid or not run (or nothing ran), 3 only inconclusive left. A waiver that has
+    not expired on `today` (ISO date) takes its verdict out of the count, except that it never
+    makes an empty run green.
     """
     required = [v for v in verdicts if v.required and v.outcome is not Outcome.NOT_APPLICABLE]
     open_ = [v for v in required if v.waiver is None or not today <= v.waiver.expires]

@@ -13,11 +13,13 @@ nothing else. docs/analytic.md derives the total, local and unrepaired effect of
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from arrcoc_verify import provenance
 from arrcoc_verify.model import SCORERS, TENSIONS, Declaration, Model, Output, Site, Step
 from arrcoc_verify.reference import allocator, lexicon, texture
 from arrcoc_verify.reference.planted import Planted, hats
@@ -37,7 +39,13 @@ GAMMA = 4.0
 """Exponent of the power law from relevance to demand."""
 LEAST_DEMAND = 1e-6
 """Demand without any relevance, so that the whole budget can be spent on every picture."""
-FEATURES = {"information": BINS, "salience": 54, "query_relevance": 160, "balancing": 66, "attending": 64}
+FEATURES = {
+    "information": BINS,
+    "salience": 54,
+    "query_relevance": 160,
+    "balancing": 66,
+    "attending": 64,
+}
 """Planted features of each vector, all more than its 48 dimensions."""
 
 PLANTED = {name: Planted.make(count, seed) for seed, (name, count) in enumerate(FEATURES.items())}
@@ -79,9 +87,7 @@ def salience_features(maps: Float[Tensor, "image 13 height width"]) -> Tensor:
     plane = colour.transpose(1, 2).unflatten(2, (texture.GRID, texture.GRID))
     padded = torch.nn.functional.pad(plane, (4, 4, 4, 4), mode="replicate")
     grid = texture.GRID
-    around = [
-        padded[:, :, 4 + r : 4 + r + grid, 4 + c : 4 + c + grid] for r, c in _SURROUND
-    ]
+    around = [padded[:, :, 4 + r : 4 + r + grid, 4 + c : 4 + c + grid] for r, c in _SURROUND]
     around.append(plane.mean((2, 3), keepdim=True).expand_as(plane))
     difference = torch.stack([plane - other for other in around], 1) / len(around)
     codes = torch.cat([difference.clamp(min=0), (-difference).clamp(min=0)], 1)
@@ -100,7 +106,7 @@ def embed_queries(queries: list[str]) -> Float[Tensor, "image 12"]:
 
 
 def descriptor(maps: Float[Tensor, "image 13 height width"]) -> Tensor:
-    """Return `[image, patch, block, category]`: roots of the category shares of 16 blocks a cell."""
+    """Return `[image, patch, block, category]`: roots of the shares in 16 blocks a cell."""
     return texture.cells(maps[:, 3:], parts=4).clamp(min=0).sqrt()
 
 
@@ -219,30 +225,30 @@ STEPS = (
     Step(name="tokens", run=allocator.whole_tokens, inputs=("lod",), pure=True),
 )  # fmt: skip
 
-_PATCH, _VECTOR = ("image", "patch"), ("image", "patch", "channel")
+_PATCH, _VECTOR, _THREE = ("image", "patch"), ("image", "patch", "channel"), ("image", "channel")
 _SITES = (
-    ("encoder.texture", "encoder", ("image", "channel", "height", "width"), "texture", None, None),
-    ("query.embedding", "query", ("image", "channel"), "query", None, "query"),
-    ("knowing.information_features", "knowing", _VECTOR, "information_features", None, "information_features"),
-    ("knowing.information", "knowing", _PATCH, "information", None, "information"),
-    ("knowing.salience_features", "knowing", _VECTOR, "salience_features", None, "salience_features"),
-    ("knowing.salience", "knowing", _PATCH, "salience", None, "salience"),
-    ("knowing.query_features", "knowing", _VECTOR, "query_features", None, "query_relevance_features"),
-    ("knowing.query_relevance", "knowing", _PATCH, "query_relevance", None, "query_relevance"),
-    ("balancing.context", "balancing", ("image", "channel"), "context", None, None),
-    ("balancing.tensions", "balancing", ("image", "channel"), "tensions", None, "tensions"),
-    ("balancing.weights", "balancing", ("image", "channel"), "weights", None, "weights"),
-    ("balancing.reported_tensions", "balancing", ("image", "channel"), "report", "tensions", "reported_tensions"),
-    ("balancing.reported_weights", "balancing", ("image", "channel"), "report", "weights", "reported_weights"),
-    ("balancing.features", "balancing", _VECTOR, "balancing_features", None, "balancing_features"),
-    ("balancing.mix", "balancing", _PATCH, "mix", None, "mix"),
-    ("balancing.normaliser", "balancing", ("image",), "normaliser", None, "normaliser"),
-    ("balancing.relevance", "balancing", _PATCH, "relevance", None, "relevance"),
-    ("attending.features", "attending", _VECTOR, "attending_features", None, "attending_features"),
-    ("attending.demand", "attending", _PATCH, "demand", None, "demand"),
-    ("attending.multiplier", "attending", ("image",), "multiplier", None, "multiplier"),
-    ("attending.lod", "attending", _PATCH, "lod", None, "lod"),
-    ("attending.tokens", "attending", _PATCH, "tokens", None, "tokens"),
+    ("encoder.texture", ("image", "channel", "height", "width"), "texture", None, None),
+    ("query.embedding", ("image", "channel"), "query", None, "query"),
+    ("knowing.information_features", _VECTOR, "information_features", None, "information_features"),
+    ("knowing.information", _PATCH, "information", None, "information"),
+    ("knowing.salience_features", _VECTOR, "salience_features", None, "salience_features"),
+    ("knowing.salience", _PATCH, "salience", None, "salience"),
+    ("knowing.query_features", _VECTOR, "query_features", None, "query_relevance_features"),
+    ("knowing.query_relevance", _PATCH, "query_relevance", None, "query_relevance"),
+    ("balancing.context", ("image", "channel"), "context", None, None),
+    ("balancing.tensions", _THREE, "tensions", None, "tensions"),
+    ("balancing.weights", _THREE, "weights", None, "weights"),
+    ("balancing.reported_tensions", _THREE, "report", "tensions", "reported_tensions"),
+    ("balancing.reported_weights", _THREE, "report", "weights", "reported_weights"),
+    ("balancing.features", _VECTOR, "balancing_features", None, "balancing_features"),
+    ("balancing.mix", _PATCH, "mix", None, "mix"),
+    ("balancing.normaliser", ("image",), "normaliser", None, "normaliser"),
+    ("balancing.relevance", _PATCH, "relevance", None, "relevance"),
+    ("attending.features", _VECTOR, "attending_features", None, "attending_features"),
+    ("attending.demand", _PATCH, "demand", None, "demand"),
+    ("attending.multiplier", ("image",), "multiplier", None, "multiplier"),
+    ("attending.lod", _PATCH, "lod", None, "lod"),
+    ("attending.tokens", _PATCH, "tokens", None, "tokens"),
 )  # fmt: skip
 _CHANNELS = {
     "encoder.texture": texture.CHANNELS,
@@ -257,10 +263,10 @@ def model() -> Model:
     """Return the analytic reference model; it satisfies every claim of the default profile."""
     sites = {
         name: Site(
-            name=name, stage=stage, axes=axes, at=Output(step=step, key=key), role=role,
-            channels=_CHANNELS.get(name, ()), writable=key is None,
+            name=name, stage=name.split(".")[0], axes=axes, role=role,
+            at=Output(step=step, key=key), channels=_CHANNELS.get(name, ()), writable=key is None,
         )
-        for name, stage, axes, step, key, role in _SITES
+        for name, axes, step, key, role in _SITES
     }  # fmt: skip
     return Model(
         name="reference:analytic",
@@ -275,5 +281,6 @@ def model() -> Model:
             batch_size=8,
         ),
         adapter="reference",
+        digest=provenance.folder_digest(Path(__file__).parent),
         spec="reference:analytic",
     )

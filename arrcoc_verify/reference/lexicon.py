@@ -1,7 +1,7 @@
 """What words mean to the analytic model: a table from labels to chroma categories.
 
-The model knows an object by its colours and by nothing else, which is enough to have every effect in
-closed form and to point at most of the cut-outs. The table is made from the cut-outs themselves:
+The model knows an object by its colours and by nothing else, which is enough to have every effect
+in closed form. Colour words mean their category; the table of labels is made from the cut-outs:
 
     python -m arrcoc_verify.reference.lexicon
 """
@@ -23,7 +23,9 @@ COLOURS = ("purple", "orange", "green", "blue")
 """Colour words, in the order of the four strong chroma categories (6 to 9)."""
 BROAD = frozenset({"everything", "all", "whole", "overall", "scene"})
 """Words that ask for no particular thing."""
-ODD = frozenset({"odd", "unusual", "strange", "anomaly", "anomalies", "anything", "wrong", "surprising"})
+ODD = frozenset(
+    {"odd", "unusual", "strange", "anomaly", "anomalies", "anything", "wrong", "surprising"}
+)
 """Words that ask for what stands out from expectation."""
 
 TABLE = "analytic/lexicon.json"

@@ -21,7 +21,7 @@ class Planted:
 
     Attributes:
         directions: unit vectors `[feature, channel]`, more features than channels.
-        readout: vector `[channel]` whose product with a sum of codes x directions is the codes' sum.
+        readout: vector `[channel]`; its product with codes x directions is the codes' sum.
     """
 
     directions: Tensor

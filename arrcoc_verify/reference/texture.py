@@ -1,8 +1,8 @@
 """The texture array of the analytic model: 13 channels a pixel, all of them read downstream.
 
-    0      luminance Y, 0..1
-    1, 2   chroma Cb, Cr, -0.5..0.5 (linear in RGB, so that an equal shift of R, G, B leaves them)
-    3..12  membership in ten chroma categories, adding up to 1
+0      luminance Y, 0..1
+1, 2   chroma Cb, Cr, -0.5..0.5 (linear in RGB, so that an equal shift of R, G, B leaves them)
+3..12  membership in ten chroma categories, adding up to 1
 """
 
 import math
@@ -33,7 +33,7 @@ _WIDTH = 0.03
 
 
 def category_centres() -> Float[Tensor, "category two"]:
-    """Return the ten category centres in the (Cb, Cr) plane: neutral, five pale hues, four strong."""
+    """Return the ten centres in the (Cb, Cr) plane: neutral, five pale hues, four strong."""
     pale = [(0.06, 2 * math.pi * i / 5) for i in range(5)]
     strong = [(0.15, 2 * math.pi * (i + 0.5) / 4) for i in range(4)]
     points = [(r * math.cos(a), r * math.sin(a)) for r, a in [(0.0, 0.0), *pale, *strong]]
@@ -58,7 +58,9 @@ def texture(rgb: Float[Tensor, "image 3 height width"]) -> Float[Tensor, "image 
     return torch.cat([ycc, categories(ycc[:, 1:])], 1)
 
 
-def categories(chroma: Float[Tensor, "image 2 height width"]) -> Float[Tensor, "image 10 height width"]:
+def categories(
+    chroma: Float[Tensor, "image 2 height width"],
+) -> Float[Tensor, "image 10 height width"]:
     """Return how much each pixel belongs to each chroma category; sums to 1."""
     centres = category_centres().to(chroma.dtype)
     distance = (chroma[:, None] - centres[None, :, :, None, None]).square().sum(2)

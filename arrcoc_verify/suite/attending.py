@@ -1,9 +1,11 @@
 """Claims about attending: relevance, and nothing else, becomes tokens under the declared budget."""
 
+import itertools
+
 import torch
 from torch import Tensor
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects
+from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -70,7 +72,7 @@ def in_range(lab: Lab) -> Contract:
     return Contract(broken=broken, cases=len(lab) * len(_runs(lab)))
 
 
-def _attains(end: int):  # type: ignore[no-untyped-def]
+def _attains(end: int) -> Measure:
     def measure(lab: Lab) -> Contract:
         value = _lod(lab)[end]
         lab.need("relevance")
@@ -213,7 +215,7 @@ def no_popping(lab: Lab) -> Contract:
     allowed = 0.02 * (high - low)
     if ladder is not None:
         rungs = sorted(ladder)
-        allowed = max((b - a for a, b in zip(rungs, rungs[1:], strict=False)), default=0.0)
+        allowed = max((b - a for a, b in itertools.pairwise(rungs)), default=0.0)
     return Contract(broken=(jump > allowed + 1e-6).double(), cases=len(lab))
 
 
@@ -252,7 +254,8 @@ def keeps_the_most_relevant(lab: Lab) -> Contract:
         broken += (lost > kept + 1e-12).double()
         left_out += int((~allocation.membership).any(1).sum())
     return Contract(
-        broken=broken, cases=len(lab) * len(runs), exercise={"pictures with patches left out": left_out}
+        broken=broken, cases=len(lab) * len(runs),
+        exercise={"pictures with patches left out": left_out}
     )  # fmt: skip
 
 
@@ -358,6 +361,7 @@ CLAIMS = (
         id="attending.keeps-the-most-relevant", stage="attending", kind="conserved",
         sentence="no patch that is left out is more relevant than one that is kept",
         operation="compare the least kept with the most relevant dropped patch",
-        source="top-K really is the K most relevant", measure=keeps_the_most_relevant, gates=RUNTIME,
+        source="top-K really is the K most relevant", measure=keeps_the_most_relevant,
+        gates=RUNTIME,
     ),
 )  # fmt: skip

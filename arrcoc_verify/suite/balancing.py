@@ -1,9 +1,9 @@
-"""Claims about balancing: tensions act, trade off, answer query and image, and are what is reported."""
+"""Claims about balancing: tensions act, trade off, answer the input, and are as reported."""
 
 import torch
 from torch import Tensor
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects
+from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -34,7 +34,7 @@ def _weights(lab: Lab, result: Run) -> Tensor:
     return lab.vector(result, "weights", SCORERS)
 
 
-def _favours(name: str):  # type: ignore[no-untyped-def]
+def _favours(name: str) -> Measure:
     def measure(lab: Lab) -> Effects:
         channel = SCORERS.index(lab.model.profile.favours[name])
         up, down = (_weights(lab, _pushed(lab, name, sign * PUSH)) for sign in (1, -1))
@@ -46,7 +46,7 @@ def _favours(name: str):  # type: ignore[no-untyped-def]
     return measure
 
 
-def _moves(name: str):  # type: ignore[no-untyped-def]
+def _moves(name: str) -> Measure:
     def measure(lab: Lab) -> Effects:
         up, down = _pushed(lab, name, PUSH), _pushed(lab, name, -PUSH)
         return Effects(values=change(down.allocation, up.allocation))
@@ -55,7 +55,7 @@ def _moves(name: str):  # type: ignore[no-untyped-def]
 
 
 def tensions_trade_off(lab: Lab) -> Effects:
-    """What the favoured scorer gains, the two others lose: the smaller of both over the tensions."""
+    """What the favoured scorer gains, both others lose: the least loss over the tensions."""
     least = []
     for name in TENSIONS:
         channel = SCORERS.index(lab.model.profile.favours[name])
@@ -65,7 +65,7 @@ def tensions_trade_off(lab: Lab) -> Effects:
     return Effects(values=torch.stack(least).amin(0))
 
 
-def _answers(name: str, query: str, sign: int):  # type: ignore[no-untyped-def]
+def _answers(name: str, query: str, sign: int) -> Measure:
     """A tension under another kind of query, against the scene's own."""
 
     def measure(lab: Lab) -> Effects:
@@ -122,12 +122,14 @@ def query_acts_through_tensions(lab: Lab) -> Effects:
     held = lab.resumed([freeze(tension.name, lab.clean)], base=broad)
     left = (_weights(lab, held) - _weights(lab, lab.clean)).abs().amax(1)
     return Effects(
-        values=torch.where(whole > 1e-6, 1 - left / whole.clamp(min=1e-12), torch.zeros_like(whole)),
+        values=torch.where(
+            whole > 1e-6, 1 - left / whole.clamp(min=1e-12), torch.zeros_like(whole)
+        ),
         exercise={"queries that move the weights": int((whole > 1e-3).sum())},
     )
 
 
-def _reported(said: str, applied: str, names: tuple[str, ...]):  # type: ignore[no-untyped-def]
+def _reported(said: str, applied: str, names: tuple[str, ...]) -> Measure:
     """Scenes in which the report is off, over queries of three kinds and one intervention."""
 
     def measure(lab: Lab) -> Contract:
@@ -203,22 +205,22 @@ def edit_stays_local(lab: Lab) -> Distances:
     inside = mean_over(moved, lab.target).sqrt()
     outside = mean_over(moved, ~lab.target).sqrt()
     return Distances(
-        values=torch.where(inside > 0, outside / inside.clamp(min=1e-30), torch.full_like(inside, 9.0)),
+        values=torch.where(
+            inside > 0, outside / inside.clamp(min=1e-30), torch.full_like(inside, 9.0)
+        ),
         exercise={"edits that moved the target": int((inside > 0).sum())},
     )
 
 
 def maps_mediate_everything(lab: Lab) -> Distances:
-    """Freeze the three maps and the tensions while picture and query change: relevance must stay."""
+    """Freeze the maps and the tensions while picture and query change: relevance must stay."""
     sites = lab.need(*SCORERS)
     held = [*sites, *(s for s in [lab.model.role("tensions")] if s is not None)]
     steps = {s.at.step for s in held}
     if len(steps) < len(held) or any(type(s.at).__name__ != "Output" for s in held):
         raise NotApplicable("the score maps cannot be frozen one by one")
-    order = list(range(1, len(lab))) + [0]
-    swapped = lab.run_on(
-        [lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order]
-    )
+    order = [*range(1, len(lab)), 0]
+    swapped = lab.run_on([lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order])
     frozen = lab.resumed([freeze(site.name, lab.clean) for site in held], base=swapped)
     size = max(float(lab.clean.allocation.relevance.std(1, unbiased=False).median()), 1e-30)
     off = relevance_change(lab.clean.allocation, frozen.allocation) / size
@@ -232,7 +234,8 @@ _TENSION_CLAIMS = tuple(
     Claim(
         id=f"balancing.{name}-favours-its-scorer", stage="balancing", kind="causes",
         sentence=f"more of the tension {name} gives its scorer more weight",
-        operation=f"move {name} by 0.2 up and down; weight of the scorer that the profile says it favours",
+        operation=f"move {name} by 0.2 up and down; weight of the scorer that the profile says "
+        f"it favours",
         source="opponent processing: three tensions weigh the scorers against each other",
         measure=_favours(name), margin=0.02, unit="weight", gates=RUNTIME,
     )
@@ -298,7 +301,8 @@ CLAIMS = (
     Claim(
         id="balancing.query-acts-through-tensions", stage="balancing", kind="mediates",
         sentence="a query changes the weights through the tensions and not around them",
-        operation="broad query with the tensions frozen; share of the change of weights that is gone",
+        operation="broad query with the tensions frozen; share of the change of weights that is "
+        "gone",
         source="reported tensions are the causal ones",
         measure=query_acts_through_tensions, margin=0.9, unit="share of the effect",
         gates=RUNTIME + QUERY,
@@ -334,7 +338,8 @@ CLAIMS = (
     Claim(
         id="balancing.scores-act-where-they-are", stage="balancing", kind="no_effect",
         sentence="a score changes relevance where it is and hardly elsewhere",
-        operation="query relevance up on the target, weights and normalisers held; change elsewhere "
+        operation="query relevance up on the target, weights and normalisers held; change "
+        "elsewhere "
         "over change inside",
         source="direct effect beats side effect",
         measure=edit_stays_local, margin=0.1, unit="share of the change inside", gates=RUNTIME,

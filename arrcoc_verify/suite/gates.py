@@ -10,7 +10,7 @@ from arrcoc_verify.graph import Run, resume, run
 from arrcoc_verify.intervention import patch
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import relevance_change
-from arrcoc_verify.model import all_finite
+from arrcoc_verify.model import Output, all_finite
 from arrcoc_verify.scenes.queries import pad
 from arrcoc_verify.stats.description import position_r2
 
@@ -37,13 +37,15 @@ def finite(lab: Lab) -> Reading:
     try:
         size = lab.model.declaration.image_size
         noise = np.random.default_rng(lab.seed).integers(0, 256, (*size, 3), dtype=np.uint8)
-        odd = [Image.new("RGB", size[::-1], c) for c in ((0, 0, 0), (255, 255, 255), (128, 128, 128))]
+        odd = [
+            Image.new("RGB", size[::-1], c) for c in ((0, 0, 0), (255, 255, 255), (128, 128, 128))
+        ]
         queries = [lab.scenes[0].query, "?", "qxz vbn", "describe everything"]
         for result in (lab.clean, run(lab.model, [*odd, Image.fromarray(noise)], queries)):
             for name, site in lab.model.sites.items():
-                if type(site.at).__name__ == "Output" and site.at.step in result.chunks[0].outputs:
-                    if not all_finite(result[name]):
-                        bad = f"site {name!r} holds NaN or infinity"
+                readable = isinstance(site.at, Output) and site.at.step in result.chunks[0].outputs
+                if readable and not all_finite(result[name]):
+                    bad = f"site {name!r} holds NaN or infinity"
     except NonFinite as error:
         bad = str(error)
     return Reading(passed=not bad, reason=bad)
@@ -84,7 +86,9 @@ def determinism(lab: Lab) -> Reading:
 def batch_invariance(lab: Lab) -> Reading:
     """An image's result does not depend on its neighbours in the batch."""
     if not lab.model.declaration.batch_invariant:
-        raise NotApplicable("the adapter declares that the batch couples its images; runs are single")
+        raise NotApplicable(
+            "the adapter declares that the batch couples its images; runs are single"
+        )
     few = _first(lab)
     images, queries = [s.image for s in few.scenes], [s.query for s in few.scenes]
     together = run(lab.model, images, queries, batch_size=len(images))
@@ -104,7 +108,8 @@ def batch_invariance(lab: Lab) -> Reading:
     limit = max(lab.model.declaration.tolerance * 10, 1e-5)
     return Reading(
         passed=worst <= limit, measured=worst, limit=limit, unit="spreads of relevance",
-        reason=f"relevance moves by {worst:.2g} of its spread when the neighbours in the batch change: "
+        reason=f"relevance moves by {worst:.2g} of its spread when the neighbours in the batch "
+        f"change: "
         "some normaliser runs over the whole batch, so images are not independent",
     )  # fmt: skip
 
@@ -118,7 +123,9 @@ def identity_patch(lab: Lab) -> Reading:
             continue
         again = resume(base, edits=[patch(site.name, base)])
         moved = float((again.allocation.tokens - base.allocation.tokens).abs().max())
-        moved = max(moved, float((again.allocation.relevance - base.allocation.relevance).abs().max()))
+        moved = max(
+            moved, float((again.allocation.relevance - base.allocation.relevance).abs().max())
+        )
         if not moved <= off:
             off, where = moved, site.name
     return Reading(
@@ -141,7 +148,15 @@ def _readable(base: Run) -> set[str]:
 def site_liveness(lab: Lab) -> Reading:
     """Every declared score, weight and relevance differs between inputs."""
     dead = []
-    for role in ("information", "salience", "query_relevance", "relevance", "weights", "tensions", "tokens"):
+    for role in (
+        "information",
+        "salience",
+        "query_relevance",
+        "relevance",
+        "weights",
+        "tensions",
+        "tokens",
+    ):
         site = lab.model.role(role)
         if site is None:
             continue
@@ -186,9 +201,7 @@ def query_padding(lab: Lab) -> Reading:
     if lab.model.declaration.query_path == "none":
         raise NotApplicable("the adapter declares that the model takes no query")
     few = _first(lab)
-    spaced = run(
-        lab.model, [s.image for s in few.scenes], [f"  {s.query}  \n" for s in few.scenes]
-    )
+    spaced = run(lab.model, [s.image for s in few.scenes], [f"  {s.query}  \n" for s in few.scenes])
     long = [s.query for s in few.scenes]
     mates = run(
         lab.model, [s.image for s in few.scenes] * 2, long + [pad(q, 60) for q in long],
@@ -201,7 +214,8 @@ def query_padding(lab: Lab) -> Reading:
     limit = max(lab.model.declaration.tolerance * 10, 1e-5)
     return Reading(
         passed=off <= limit, measured=off, limit=limit, unit="spreads of relevance",
-        reason=f"padding around the query, or a longer query beside it, moves relevance by {off:.2g}",
+        reason=f"padding around the query, or a longer query beside it, moves relevance by "
+        f"{off:.2g}",
     )  # fmt: skip
 
 
@@ -238,7 +252,9 @@ def blank_image(lab: Lab) -> Reading:
     shades = [Image.new("RGB", size, (g, g, g)) for g in (40, 128, 215)]
     queries = [lab.scenes[i % len(lab)].query for i in range(3)]
     allocation = run(lab.model, shades, queries).allocation
-    spread = float((allocation.relevance.amax(1) - allocation.relevance.amin(1)).max()) / _scale(lab)
+    spread = float((allocation.relevance.amax(1) - allocation.relevance.amin(1)).max()) / _scale(
+        lab
+    )
     ends = lab.model.declaration.lod
     tokens = float((allocation.tokens.amax(1) - allocation.tokens.amin(1)).max())
     uneven = tokens > 1.0 and ends is not None and lab.model.declaration.ladder is None
@@ -268,8 +284,10 @@ GATES = (
          sentence="writing back what a site holds changes nothing"),
     Gate(id="runtime.site-liveness", stage="runtime", read=site_liveness,
          sentence="no declared score, weight or relevance is constant"),
-    Gate(id="input.live", stage="input", read=image_live, sentence="the picture changes the allocation"),
-    Gate(id="query.live", stage="query", read=query_live, sentence="the query changes the allocation"),
+    Gate(id="input.live", stage="input", read=image_live,
+    sentence="the picture changes the allocation"),
+    Gate(id="query.live", stage="query", read=query_live,
+    sentence="the query changes the allocation"),
     Gate(id="query.padding", stage="query", read=query_padding,
          sentence="padding around and beside a query does nothing"),
     Gate(id="input.position-prior", stage="input", read=position_prior,

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects
+from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import patch
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -20,7 +20,7 @@ GREY_STEP = 32
 """Grey levels by which the surround is moved away from an unchanged target."""
 
 
-def _rise(factor: str, role: str):  # type: ignore[no-untyped-def]
+def _rise(factor: str, role: str) -> Measure:
     def measure(lab: Lab) -> Effects:
         low, high = lab.edited(factor, 0.0), lab.edited(factor, 1.0)
         inside, outside = lab.target, lab.elsewhere
@@ -33,7 +33,7 @@ def _rise(factor: str, role: str):  # type: ignore[no-untyped-def]
     return measure
 
 
-def _graded(factor: str, role: str):  # type: ignore[no-untyped-def]
+def _graded(factor: str, role: str) -> Measure:
     """Share of dose pairs in order, ties at half, and doses that are told apart."""
 
     def measure(lab: Lab) -> Effects:
@@ -46,12 +46,10 @@ def _graded(factor: str, role: str):  # type: ignore[no-untyped-def]
     return measure
 
 
-def _ignores(kind: str, role: str):  # type: ignore[no-untyped-def]
+def _ignores(kind: str, role: str) -> Measure:
     def measure(lab: Lab) -> Distances:
         spiked = lab.shifted(role, _margin_of(role) * lab.spread(role), None)
-        return Distances(
-            values=lab.moved(lab.asked(kind), role), spiked=lab.moved(spiked, role)
-        )
+        return Distances(values=lab.moved(lab.asked(kind), role), spiked=lab.moved(spiked, role))
 
     return measure
 
@@ -60,7 +58,7 @@ def _margin_of(role: str) -> float:
     return 0.05 if role != "query_relevance" else 0.25
 
 
-def _spared(factor: str, role: str):  # type: ignore[no-untyped-def]
+def _spared(factor: str, role: str) -> Measure:
     """How far an edit of one factor moves another factor's score in the region."""
 
     def measure(lab: Lab) -> Distances:
@@ -88,12 +86,15 @@ def information_is_local(lab: Lab) -> Distances:
         raise NotApplicable("the grid is too small to move pictures by whole cells")
     size = max(lab.spread("information"), 1e-12)
     values = off[:, keep].square().mean(1).sqrt() / size
-    spiked = lab.moved(lab.shifted("information", 0.1 * lab.spread("information"), None), "information")
+    spiked = lab.moved(
+        lab.shifted("information", 0.1 * lab.spread("information"), None), "information"
+    )
     return Distances(values=values, spiked=spiked)
 
 
 def _surrounded(lab: Lab, sign: int) -> Run:
     """Every cell but the target's moved in luminance; the target's pixels are the same."""
+
     def make() -> Run:
         images = []
         for index, scene in enumerate(lab.edited_scenes("salience", 0.0)):
@@ -131,9 +132,7 @@ def query_finds_target(lab: Lab) -> Effects:
     target = lab.over(asked, score, lab.target) - lab.over(other, score, lab.target)
     rival = lab.over(other, score, lab.distractor) - lab.over(asked, score, lab.distractor)
     outside = lab.over(asked, score, lab.elsewhere) - lab.over(other, score, lab.elsewhere)
-    return Effects(
-        values=(target + rival) / 2, placebos=outside, spiked=spiked_map(lab, score)
-    )
+    return Effects(values=(target + rival) / 2, placebos=outside, spiked=spiked_map(lab, score))
 
 
 def query_beats_absent(lab: Lab) -> Effects:
@@ -156,7 +155,7 @@ def query_needs_content(lab: Lab) -> Effects:
     )
 
 
-def _causes_tokens(role: str):  # type: ignore[no-untyped-def]
+def _causes_tokens(role: str) -> Measure:
     """Raise a score by one spread on the target; an equal rise elsewhere is the placebo."""
 
     def measure(lab: Lab) -> Effects:
@@ -173,7 +172,7 @@ def _causes_tokens(role: str):  # type: ignore[no-untyped-def]
     return measure
 
 
-def _necessary(role: str):  # type: ignore[no-untyped-def]
+def _necessary(role: str) -> Measure:
     """Bring the target's score down to the picture's mean: tokens go, if they came from it."""
 
     def measure(lab: Lab) -> Effects:
@@ -203,8 +202,8 @@ def _lowered(lab: Lab, role: str, level: Tensor) -> Tensor:
     return level.reshape(shape).to(native.dtype).expand(native.shape).clone()
 
 
-def _features_carry(role: str, factor: str):  # type: ignore[no-untyped-def]
-    """Denoising: the feature vectors of the high run, patched into the low run, bring its tokens."""
+def _features_carry(role: str, factor: str) -> Measure:
+    """Denoising: feature vectors of the high run, patched into the low run, bring its score."""
 
     def measure(lab: Lab) -> Effects:
         (site,) = lab.need(f"{role}_features")
@@ -218,7 +217,8 @@ def _features_carry(role: str, factor: str):  # type: ignore[no-untyped-def]
         gained = lab.over(patched, role, lab.target) - before
         size = whole.abs().clamp(min=0.1)
         return Effects(
-            values=gained / size * whole.sign(), exercise={"pairs that differ": int((whole.abs() > 0.1).sum())}
+            values=gained / size * whole.sign(),
+            exercise={"pairs that differ": int((whole.abs() > 0.1).sum())},
         )
 
     return measure
@@ -239,7 +239,11 @@ def in_range(lab: Lab) -> Contract:
 
 
 def _scorer_claims() -> list[Claim]:
-    said = {"information": "information", "salience": "salience", "query_relevance": "query relevance"}
+    said = {
+        "information": "information",
+        "salience": "salience",
+        "query_relevance": "query relevance",
+    }
     short = {"information": "information", "salience": "salience", "query_relevance": "query"}
     factor = {"information": "information", "salience": "salience", "query_relevance": "query"}
     claims = []
@@ -249,20 +253,24 @@ def _scorer_claims() -> list[Claim]:
             Claim(
                 id=f"knowing.{short[role]}-causes-tokens", stage="balancing", kind="causes",
                 sentence=f"{said[role]} of a region causes its tokens",
-                operation=f"add one spread to the {said[role]} score of the target, budget multiplier "
+                operation=f"add one spread to the {said[role]} score of the target, budget "
+                f"multiplier "
                 "held; placebo: the same elsewhere",
-                source="seed question: do information, salience and query features cause the allocation",
+                source="seed question: do information, salience and query features cause the "
+                "allocation",
                 measure=_causes_tokens(role), margin=2.0, unit="tokens per patch", gates=gates,
             ),
             Claim(
                 id=f"knowing.{short[role]}-is-necessary", stage="balancing", kind="necessary",
                 sentence=f"without its {said[role]} a region loses tokens",
-                operation=f"set the target's {said[role]} to the least in its picture, multiplier held",
+                operation=f"set the target's {said[role]} to the least in its picture, "
+                f"multiplier held",
                 source="per-way ablation has its own signature",
                 measure=_necessary(role), margin=1.0, unit="tokens per patch", gates=gates,
             ),
             Claim(
-                id=f"knowing.{short[role]}-features-carry-the-score", stage="knowing", kind="sufficient",
+                id=f"knowing.{short[role]}-features-carry-the-score", stage="knowing",
+                kind="sufficient",
                 sentence=f"the {said[role]} score is read from its feature vectors",
                 operation="patch the target's feature vectors of the high run into the low run; "
                 "share of the score's rise that comes with them",
@@ -278,7 +286,8 @@ CLAIMS = (
     Claim(
         id="knowing.information-follows-entropy", stage="knowing", kind="sensitive_to",
         sentence="more entropy in a region raises its information score",
-        operation="luminance entropy of the target from 1 to 6 bits at equal mean, variance and edges",
+        operation="luminance entropy of the target from 1 to 6 bits at equal mean, variance and "
+        "edges",
         source="more unpredictable content scores higher",
         measure=_rise("information", "information"), margin=0.3, unit=SPREADS, gates=RUNTIME,
     ),

@@ -1,12 +1,11 @@
 """Claims about the whole: from a picture and a query to tokens, with edits of picture and words."""
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from arrcoc_verify.claim import Claim, Distances, Effects
+from arrcoc_verify.claim import Claim, Distances, Effects, Measure
 from arrcoc_verify.effect import frozen_for
-from arrcoc_verify.graph import Edit, ask
+from arrcoc_verify.graph import Edit, Run, ask
 from arrcoc_verify.intervention import freeze, patch
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.metric import change
@@ -18,7 +17,7 @@ from arrcoc_verify.suite.spike import spiked_tokens
 PLACE = ("input.position-prior", "input.blank-image")
 
 
-def _edit_causes(factor: str):  # type: ignore[no-untyped-def]
+def _edit_causes(factor: str) -> Measure:
     """Raise a factor of the target in the picture, the multiplier held where there is one."""
 
     def measure(lab: Lab) -> Effects:
@@ -60,7 +59,7 @@ def query_acts_through_coupling(lab: Lab) -> Effects:
     )
 
 
-def _preference(lab: Lab, result) -> Tensor:  # type: ignore[no-untyped-def]
+def _preference(lab: Lab, result: Run) -> Tensor:
     return lab.tokens(result, lab.target) - lab.tokens(result, lab.distractor)
 
 
@@ -74,12 +73,10 @@ def asked_beats_loud(lab: Lab) -> Effects:
     quiet = lab.edited_scenes("salience", 0.0)
     louder = Lab(lab.model, quiet, lab.seed, lab.scale)
     result = lab.kept("loud distractor", lambda: louder.edited("salience", 1.0, "distractor"))
-    gain = lab.tokens(result, lab.target)
     loud = ask(result, [s.other_query or s.query for s in lab.scenes])
-    return Effects(
-        values=gain - lab.tokens(loud, lab.target)
-        - 0.5 * (lab.tokens(result, lab.distractor) - lab.tokens(lab.clean, lab.distractor)).clamp(min=0),
-    )  # fmt: skip
+    gain = lab.tokens(result, lab.target) - lab.tokens(loud, lab.target)
+    taken = lab.tokens(result, lab.distractor) - lab.tokens(lab.clean, lab.distractor)
+    return Effects(values=gain - 0.5 * taken.clamp(min=0))
 
 
 def specific_concentrates(lab: Lab) -> Effects:
@@ -152,7 +149,8 @@ CLAIMS = (
     Claim(
         id="whole.entropy-causes-tokens", stage="knowing", kind="causes",
         sentence="more entropy in a region of the picture causes more tokens there",
-        operation="luminance entropy of the target from 1 to 6 bits, multiplier held; placebo: elsewhere",
+        operation="luminance entropy of the target from 1 to 6 bits, multiplier held; placebo: "
+        "elsewhere",
         source="information features change the allocation", measure=_edit_causes("information"),
         margin=4.0, unit="tokens per patch", gates=RUNTIME + PLACE,
     ),
@@ -167,7 +165,8 @@ CLAIMS = (
     Claim(
         id="whole.query-causes-tokens", stage="query", kind="causes",
         sentence="asking for an object causes more tokens on it, whichever it is",
-        operation="ask for the target, then for the distractor, multiplier held; double dissociation; "
+        operation="ask for the target, then for the distractor, multiplier held; double "
+        "dissociation; "
         "placebo: elsewhere",
         source="tokens move to what is asked", measure=query_causes_tokens, margin=4.0,
         unit="tokens per patch", gates=RUNTIME + QUERY,
@@ -190,7 +189,8 @@ CLAIMS = (
     Claim(
         id="whole.coupling-is-needed", stage="query", kind="mediates",
         sentence="a query prefers one object to another through the coupling map alone",
-        operation="freeze coupling and tensions, ask for the other object; share of the effect gone",
+        operation="freeze coupling and tensions, ask for the other object; share of the effect "
+        "gone",
         source="removing query-conditional features removes the query effect",
         measure=stages_carry_the_edit, margin=0.9, unit="share of the effect",
         gates=RUNTIME + QUERY,
@@ -228,7 +228,8 @@ CLAIMS = (
         id="whole.mirror-image-mirrors-relevance", stage="knowing", kind="independent",
         sentence="the mirror image gets the mirrored relevance",
         operation="mirror the picture left to right; root mean square difference",
-        source="flips find exchanged axes, which transposition cannot", measure=mirror_is_equivariant,
+        source="flips find exchanged axes, which transposition cannot",
+        measure=mirror_is_equivariant,
         margin=0.1, unit="spreads of relevance", gates=RUNTIME,
     ),
     Claim(
