@@ -49,15 +49,9 @@ fmt: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup $(PEERS)/.installed ## measure against a naive loop and nnsight, in one run
-	$(BIN)/python -m bench --peers $(PEERS)/bin/python --json reports/bench.json
-
-# The peers' own environment sees torch and the like of the first; what differs is installed over it.
-$(PEERS)/.installed: $(VENV)/.installed
-	$(PYTHON) -m venv $(PEERS)
-	$(BIN)/python -c $(SITE) > $$($(PEERS)/bin/python -c $(SITE))/borrowed.pth
-	$(PEERS)/bin/python -m pip install -qq --editable '.[peers]'
-	@touch $@
+# The script makes the rivals' environment in $(PEERS): it borrows torch from the first one.
+bench: setup ## measure against a naive loop and nnsight, in one run
+	$(BIN)/python benchmarks/bench.py --peers $(PEERS) --out reports/bench.json
 
 example: setup ## make the example audit in reports/example again
 	rm -rf reports/example
