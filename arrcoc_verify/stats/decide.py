@@ -29,6 +29,9 @@ from arrcoc_verify.stats.sample import (
 from arrcoc_verify.stats.tails import MeanTails, n_tail_resamples
 from arrcoc_verify.verdict import Estimate, Outcome
 
+LARGEST = 1e60
+"""Readings beyond this count as not finite: their squares' squares would overflow."""
+
 WAITING = "not yet adjusted for its family: pass it to conclude()"
 
 
@@ -75,7 +78,8 @@ def _unusable(values: Mapping[str, FloatArray]) -> Decision | None:
     """Return the final decision for readings that no test may see, or None if they are usable."""
     n = len(next(iter(values.values())))
     for name, table in values.items():
-        bad = np.unique(np.argwhere(~np.isfinite(table))[:, 0]) if table.size else np.empty(0)
+        usable = np.abs(table) <= LARGEST  # False for NaN too
+        bad = np.unique(np.argwhere(~usable)[:, 0]) if table.size else np.empty(0)
         if len(bad):
             units = ", ".join(str(int(at)) for at in bad[:5]) + (", ..." if len(bad) > 5 else "")
             return Decision(

@@ -95,6 +95,7 @@ def morans_i(grid: Values) -> float:
     if np.ptp(values) == 0.0:
         return math.nan
     z = values - values.mean()
+    z /= np.abs(z).max()  # squares of tiny deviations would underflow
     products = (z[1:] * z[:-1]).sum() + (z[:, 1:] * z[:, :-1]).sum()
     links = z[1:].size + z[:, 1:].size
     return float(z.size / links * products / np.square(z).sum())

@@ -75,9 +75,10 @@ def n_needed(effects: Values, margin: float, alpha: float = 0.01, power: float =
     gap = abs(float(values.mean()))
     if gap == 0.0:
         return None
-    if same_value(values):
+    spread = 0.0 if same_value(values) else float(values.std(ddof=1))
+    if spread == 0.0:
         return floor
-    ratio = gap / float(values.std(ddof=1))
+    ratio = gap / spread
     start = float((stats.norm.isf(alpha) + stats.norm.ppf(power)) / ratio) ** 2
     if not start < MOST_UNITS:
         return None

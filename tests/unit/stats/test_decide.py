@@ -92,6 +92,20 @@ def test_one_value_that_is_not_finite_makes_it_invalid_and_never_holds(n: int, d
         assert concluded.p_hold == 1.0
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=14),
+    st.floats(0.1, 1e3),
+)
+def test_no_reading_whatever_makes_a_decision_raise(x: list[float], margin: float) -> None:
+    usable = all(abs(value) <= 1e60 for value in x)
+    for decision in (
+        decide_causes(x, margin=margin),
+        decide_no_effect([abs(value) for value in x], margin=margin),
+    ):
+        assert (alone(decision).outcome is Outcome.INVALID) == (not usable)
+
+
 def test_no_units_is_not_run_and_few_are_inconclusive_with_what_is_needed() -> None:
     none, few = decide_causes([], margin=0.0), decide_causes([9.0] * 7, margin=0.0)
     assert Outcome.NOT_RUN == alone(none).outcome
