@@ -66,6 +66,7 @@ class _Tracer:
     places: Mapping[str, Place]
     modules: tuple[nn.Module, ...]
     values: dict[str, Any]
+    later: set[str]
     steps: list[Step] = field(default_factory=list)
     met: dict[str, list[tuple[Location, Tensor]]] = field(default_factory=dict)
 
@@ -98,6 +99,7 @@ class _Tracer:
             if isinstance(site.at, Output):
                 self.met[site.name] = [(site.at, pick(value, site.at.key, site))]
         self.values[name] = value
+        self.later.discard(name)
         self.steps.append(made)
 
     def _bound(self, name: str, part: Part) -> tuple[tuple[str, ...], Callable[..., Any]]:
@@ -110,8 +112,10 @@ class _Tracer:
         by_position = True
         for word, parameter in parameters(part.run).items():
             source = self._source(word, name)
+            if source is None and word in self.later:
+                raise BadModel(f"step {name!r} reads {word!r}, which comes after it: put it before")
             if source is None and parameter.default is inspect.Parameter.empty:
-                known = [*self.values, *(key.split(".")[1] for key in self._entries())]
+                known = ["image", *self.values, *(key.split(".")[1] for key in self._entries())]
                 kind = f"argument (say what it reads by Part(run=..., inputs=...)) of step {name!r}"
                 raise UnknownName(kind, word, known)
             if source is None:
@@ -163,7 +167,13 @@ def trace(
     """Return the steps with their inputs bound, and every site with its axes."""
     count = min(2, declaration.batch_size if declaration.batch_invariant else 1)
     roots = {ROOTS[0]: pictures(count, declaration.image_size), ROOTS[1]: list(QUERIES[:count])}
-    tracer = _Tracer(declaration=declaration, places=places, modules=modules, values=dict(roots))
+    tracer = _Tracer(
+        declaration=declaration,
+        places=places,
+        modules=modules,
+        values=dict(roots),
+        later=set(parts),
+    )
     with torch.no_grad():
         for name, part in parts.items():
             tracer.step(name, part)

@@ -134,6 +134,11 @@ def test_an_argument_that_nothing_makes_is_named_with_the_nearest():
         describe("misspelt", {"tokens": tokens}, **SIZE)
 
 
+def test_an_argument_that_a_later_step_makes_is_told_so():
+    with pytest.raises(BadModel, match=r"'tokens' reads 'relevance', which comes after it"):
+        describe("late", {"tokens": even, "relevance": brightness}, **SIZE)
+
+
 def test_an_argument_that_two_steps_make_must_be_said():
     def one(image):
         return {"map": brightness(image)}
