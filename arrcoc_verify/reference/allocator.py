@@ -17,25 +17,30 @@ def solve_multiplier(
 
     The sum is piecewise linear and rising in the multiplier, with one corner a patch, where that
     patch reaches `high`. Sorting the corners finds the piece, and the piece is solved exactly.
-    A picture without any demand gets multiplier 0.
+
+    A total that cannot be met is met as nearly as can be: too small, and the multiplier is 0, so
+    that every patch has `low`; too large, and every patch with any demand has `high`. A picture
+    without any demand gets multiplier 0.
 
     Args:
-        demand: not negative.
+        demand: of each patch; below zero counts as zero, since such a patch gets `low` either way.
         total: between `patches * low` and `patches * high`.
         low: fewest tokens of a patch.
         high: most tokens of a patch.
     """
     patches = demand.shape[1]
-    wanted = (total - patches * low) / (high - low)  # in units of a full patch
-    ordered = demand.sort(1, descending=True).values
+    wanted = max(0.0, (total - patches * low) / (high - low))  # in units of a full patch
+    ordered = demand.clamp(min=0).sort(1, descending=True).values
+    tiny = torch.finfo(demand.dtype).tiny
     # With the first k patches full, the rest shares wanted - k in proportion to its demand.
     rest = ordered.flip(1).cumsum(1).flip(1)
     full = torch.arange(patches, dtype=demand.dtype, device=demand.device)
-    candidate = (wanted - full) / rest.clamp(min=torch.finfo(demand.dtype).tiny)
-    fits = candidate * ordered <= 1
+    candidate = (wanted - full) / rest.clamp(min=tiny)
+    fits = (candidate * ordered <= 1) & (rest > 0)
     first = fits.double().argmax(1, keepdim=True)
     solved = candidate.gather(1, first).squeeze(1)
-    return torch.where(rest[:, 0] > 0, solved, torch.zeros_like(solved))
+    least = ordered.where(ordered > 0, torch.inf).amin(1).clamp(min=tiny)
+    return torch.where(fits.any(1), solved, 1 / least)
 
 
 def level_of_detail(
@@ -45,7 +50,7 @@ def level_of_detail(
     high: float,
 ) -> Float[Tensor, "image patch"]:
     """Return continuous tokens a patch, between `low` and `high`."""
-    return (low + (high - low) * multiplier[:, None] * demand).clamp(low, high)
+    return (low + (high - low) * (multiplier[:, None] * demand)).clamp(low, high)
 
 
 def whole_tokens(lod: Float[Tensor, "image patch"]) -> Float[Tensor, "image patch"]:
