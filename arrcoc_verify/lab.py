@@ -23,6 +23,9 @@ from arrcoc_verify.model import Model, Site, patches_last
 from arrcoc_verify.scenes import edits as picture_edits
 from arrcoc_verify.scenes.scene import Scene
 
+FULL_RANGE = 336.0
+"""Tokens between the fewest and the most of a patch, 64 and 400."""
+
 
 class NotApplicable(ArrcocError):
     """The model has nothing of what a claim or gate is about; the message says what it lacks."""
@@ -183,11 +186,31 @@ class Lab:
             raise NotApplicable(f"site {site.name!r} has no channel axis to tell {names} apart")
         value = value.movedim(site.axes.index("channel"), -1)
         value = value.reshape(value.shape[0], -1, value.shape[-1]).mean(1)
-        if value.shape[1] != len(names):
+        return value[:, [self.channel(role, name, names) for name in names]]
+
+    def channel(self, role: str, name: str, names: Sequence[str]) -> int:
+        """Return the channel of a site that a name stands for.
+
+        By the site's own channel names where it has them, else in the order of `names`.
+
+        Raises:
+            NotApplicable: the site has no such channel.
+        """
+        (site,) = self.need(role)
+        if site.channels:
+            if name not in site.channels:
+                raise NotApplicable(
+                    f"site {site.name!r} has the channels {', '.join(site.channels)}, "
+                    f"none is {name!r}"
+                )
+            return site.channels.index(name)
+        count = self.clean[site.name].shape[site.axes.index("channel")]
+        if count != len(names):
             raise NotApplicable(
-                f"site {site.name!r} has {value.shape[1]} channels, the claim needs {len(names)}"
+                f"site {site.name!r} has {count} channels without names, "
+                f"the claim needs {len(names)}"
             )
-        return value
+        return names.index(name)
 
     def spread(self, role: str) -> float:
         """Return the natural size of a map: median over scenes of its standard deviation."""
@@ -207,9 +230,21 @@ class Lab:
         change = self.map(result, role) - self.map(base or self.clean, role)
         return change.square().mean(1).sqrt() / size
 
+    @property
+    def token_scale(self) -> float:
+        """Factor that brings the model's range of tokens to that of 64..400.
+
+        Margins in tokens then mean the same share of the range for every model: a keep mask counts
+        as none or all of it.
+        """
+        ends = self.model.declaration.lod
+        if ends is None or self.model.role("tokens") is None:
+            return FULL_RANGE
+        return FULL_RANGE / (ends[1] - ends[0]) if ends[1] > ends[0] else 1.0
+
     def tokens(self, result: Run, region: Tensor) -> Tensor:
-        """Return the mean tokens a patch over a region, `[scene]`."""
-        return METRICS["tokens"](result.allocation, region)
+        """Return the mean tokens a patch over a region, on the scale of 64..400, `[scene]`."""
+        return METRICS["tokens"](result.allocation, region) * self.token_scale
 
     # Interventions
 

@@ -141,6 +141,9 @@ def attempt(claim: Claim, lab: Lab, gates: Sequence[GateResult]) -> Attempt:
     if excluded is not None:
         reason = f"not claimed by this model's author: {excluded}"
         return Attempt(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
+    if "query.live" in claim.gates and lab.model.declaration.query_path == "none":
+        reason = "the adapter declares that the model takes no query"
+        return Attempt(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
     failed = [g for g in gates if g.id in claim.gates and g.passed is False]
     if failed:
         reason = f"gate {failed[0].id} failed: {failed[0].reason}"

@@ -150,6 +150,12 @@ def equal_relevance_equal_tokens(lab: Lab) -> Contract:
     return Contract(broken=broken, cases=len(lab), exercise={"ties": ties})
 
 
+def _several(lab: Lab) -> None:
+    ladder = lab.model.declaration.ladder
+    if lab.model.role("tokens") is None or (ladder is not None and len(ladder) < 3):
+        raise NotApplicable("the adapter declares fewer than three levels of detail")
+
+
 def _raised(lab: Lab, dose: float) -> Run:
     return lab.kept(
         f"relevance:{dose}",
@@ -170,6 +176,7 @@ def relevance_causes_tokens(lab: Lab) -> Effects:
 
 def tokens_are_graded(lab: Lab) -> Effects:
     """Number of doses of relevance that are told apart by tokens, beyond one."""
+    _several(lab)
     reads = torch.stack([lab.tokens(_raised(lab, dose), lab.target) for dose in DOSES], 1)
     steps = reads[:, 1:] - reads[:, :-1]
     return Effects(values=(steps > 0.25).double().sum(1))
@@ -178,6 +185,7 @@ def tokens_are_graded(lab: Lab) -> Effects:
 def levels_used(lab: Lab) -> Effects:
     """Effective number of token levels in a picture: exp of the entropy of their histogram."""
     _lod(lab)
+    _several(lab)
     tokens = lab.clean.allocation.tokens
     counts = []
     for row in tokens:
@@ -189,8 +197,6 @@ def levels_used(lab: Lab) -> Effects:
 def only_relevance_counts(lab: Lab) -> Distances:
     """Freeze relevance while picture and query change: tokens must stay."""
     (site,) = lab.need("relevance")
-    if type(site.at).__name__ != "Output":
-        raise NotApplicable("relevance lies inside a step and cannot be frozen across pictures")
     order = [*range(1, len(lab)), 0]
     swapped = lab.run_on([lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order])
     frozen = lab.resumed([freeze(site.name, lab.clean)], base=swapped)

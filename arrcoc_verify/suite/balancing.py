@@ -8,7 +8,7 @@ from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import change, mean_over, relevance_change
-from arrcoc_verify.model import SCORERS, TENSIONS
+from arrcoc_verify.model import SCORERS, TENSIONS, patches_last
 from arrcoc_verify.suite.gates import QUERY, RUNTIME
 from arrcoc_verify.suite.spike import spiked_vector
 
@@ -26,7 +26,7 @@ def _pushed(lab: Lab, name: str, amount: float) -> Run:
     shape = [1] * before.ndim
     shape[axis] = -1
     push = torch.zeros(before.shape[axis], dtype=before.dtype)
-    push[TENSIONS.index(name)] = amount
+    push[lab.channel("tensions", name, TENSIONS)] = amount
     return lab.resumed([Edit(site=site.name, value=(before + push.reshape(shape)).clamp(0, 1))])
 
 
@@ -159,12 +159,21 @@ def applied_weights_make_the_mix(lab: Lab) -> Contract:
     runs = [lab.clean, lab.asked("other"), lab.asked(BROAD_QUERY)]
     for result in runs:
         scores = torch.stack([lab.map(result, role) for role in SCORERS], 2)
-        made = (scores * _weights(lab, result)[:, None, :]).sum(2)
+        made = (scores * _patch_weights(lab, result)).sum(2)
         real = lab.map(result, "mix")
         # Up to an affine map: a model may scale its mix, but not make it of something else.
         off = _unexplained(made, real)
         broken += (off > 1e-3).double()
     return Contract(broken=broken, cases=len(lab) * len(runs))
+
+
+def _patch_weights(lab: Lab, result: Run) -> Tensor:
+    """Weights as `[scene, patch or 1, scorer]`, whether they vary over patches or not."""
+    (site,) = lab.need("weights")
+    if not site.per_patch:
+        return _weights(lab, result)[:, None, :]
+    value = patches_last(result[site.name], site, lab.grid).double()
+    return value[:, :, [lab.channel("weights", name, SCORERS) for name in SCORERS]]
 
 
 def _unexplained(made: Tensor, real: Tensor) -> Tensor:
@@ -216,9 +225,6 @@ def maps_mediate_everything(lab: Lab) -> Distances:
     """Freeze the maps and the tensions while picture and query change: relevance must stay."""
     sites = lab.need(*SCORERS)
     held = [*sites, *(s for s in [lab.model.role("tensions")] if s is not None)]
-    steps = {s.at.step for s in held}
-    if len(steps) < len(held) or any(type(s.at).__name__ != "Output" for s in held):
-        raise NotApplicable("the score maps cannot be frozen one by one")
     order = [*range(1, len(lab)), 0]
     swapped = lab.run_on([lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order])
     frozen = lab.resumed([freeze(site.name, lab.clean) for site in held], base=swapped)

@@ -4,11 +4,11 @@ What a claim would read if the effect were there. A reading that does not find i
 check, not the model, is blind.
 """
 
+import torch
 from torch import Tensor
 
 from arrcoc_verify.graph import Edit
 from arrcoc_verify.lab import Lab
-from arrcoc_verify.metric import METRICS
 
 
 def spiked_map(lab: Lab, role: str, size: float = 0.2) -> Tensor:
@@ -19,8 +19,11 @@ def spiked_map(lab: Lab, role: str, size: float = 0.2) -> Tensor:
 
 def spiked_tokens(lab: Lab, size: float) -> Tensor:
     """Return the reading when the target has `size` more tokens a patch, `[scene]`."""
-    site = lab.model.role("tokens") or lab.need("membership")[0]
-    edit = Edit(site=site.name, write=lambda old: old + size, where=lab.target)
+    site = lab.model.role("tokens")
+    if site is None:
+        return torch.full((len(lab),), size, dtype=torch.float64)  # a mask has no small changes
+    native = size / lab.token_scale
+    edit = Edit(site=site.name, write=lambda old: old.double() + native, where=lab.target)
     return lab.tokens(lab.resumed([edit]), lab.target) - lab.tokens(lab.clean, lab.target)
 
 
@@ -29,8 +32,3 @@ def spiked_vector(lab: Lab, role: str, names: tuple[str, ...], name: str, size: 
     result = lab.shifted(role, size, None)
     channel = names.index(name)
     return (lab.vector(result, role, names) - lab.vector(lab.clean, role, names))[:, channel]
-
-
-def share_of(lab: Lab, region: Tensor) -> Tensor:
-    """Return the share of all tokens that a region holds in the clean run, `[scene]`."""
-    return METRICS["share"](lab.clean.allocation, region)

@@ -7,7 +7,7 @@ from arrcoc_verify.claim import Claim, Distances, Effects, Measure
 from arrcoc_verify.effect import frozen_for
 from arrcoc_verify.graph import Edit, Run, ask
 from arrcoc_verify.intervention import freeze, patch
-from arrcoc_verify.lab import Lab
+from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import change
 from arrcoc_verify.stats.description import gini
 from arrcoc_verify.suite.balancing import BROAD_QUERY
@@ -88,8 +88,14 @@ def specific_concentrates(lab: Lab) -> Effects:
     return Effects(values=inside, numbers={"gini difference": float(named.mean())})
 
 
+def _no_prior(lab: Lab) -> None:
+    if lab.model.declaration.spatial_prior:
+        raise NotApplicable("the adapter declares a spatial prior")
+
+
 def mirror_is_equivariant(lab: Lab) -> Distances:
     """The mirror image gets the mirrored relevance."""
+    _no_prior(lab)
     rows, columns = lab.grid
     before = lab.clean.allocation.relevance.reshape(-1, rows, columns)
     after = lab.flipped().allocation.relevance.reshape(-1, rows, columns).flip(2)
@@ -122,7 +128,8 @@ def stages_carry_the_edit(lab: Lab) -> Effects:
 
 
 def place_does_not_matter(lab: Lab) -> Distances:
-    """Move the picture by whole cells: mean tokens of the moved target against before."""
+    """Move the picture by whole cells: relevance of the moved target against before."""
+    _no_prior(lab)
     rows, columns = lab.grid
     down, across = max(rows // 4, 1), max(columns // 4, 1)
     moved = lab.rolled(down, across)
