@@ -48,6 +48,7 @@ class Config:
         per_cluster: scenes of each independent cluster, 1 or more.
         claims: shell patterns of claim ids.
         inconclusive: what pytest makes of an inconclusive verdict, fail or skip.
+        family: number of claims that share alpha in pytest; None means those that it collected.
         skip_bad_rows: leave out pictures and rows that cannot be used, and list them.
         waivers: verdicts that a person has accepted.
         origin: key -> where its value came from, for keys that were set.
@@ -64,6 +65,7 @@ class Config:
     per_cluster: int = 2
     claims: tuple[str, ...] = ("*",)
     inconclusive: str = "fail"
+    family: int | None = None
     skip_bad_rows: bool = False
     waivers: tuple[Waiver, ...] = ()
     origin: Mapping[str, str] = field(default_factory=dict)
@@ -272,6 +274,7 @@ KEYS: Mapping[str, Callable[[_Given], Any]] = {
     "per_cluster": _whole(1),
     "claims": _patterns,
     "inconclusive": _one_of("fail", "skip"),
+    "family": _whole(1),
     "skip_bad_rows": _switch,
     "waivers": _waivers,
 }
