@@ -92,9 +92,9 @@ def put(value: Any, key: str | int | None, new: Tensor) -> Any:
 
 
 def _with(value: Mapping[Any, Any], items: Mapping[Any, Any]) -> Any:
-    fresh = copy.copy(value)  # model outputs are mappings with attributes: keep their type
-    if not isinstance(fresh, MutableMapping):
+    if not isinstance(value, MutableMapping):
         return {**value, **items}
+    fresh = copy.copy(value)  # model outputs are mappings with attributes: keep their type
     for key, item in items.items():
         fresh[key] = item
     return fresh
