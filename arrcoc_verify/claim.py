@@ -7,6 +7,7 @@ contracts (no counterexample, and the cases met what the rule is about?).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -234,4 +235,9 @@ def _detected(
     if isinstance(measured, Distances):
         # A change of the margin's size must be read as at least nine tenths of it.
         return 1.0 if spiked >= 0.9 * margin else 0.0
-    return detection_rate(net, spiked, len(net), level.each, n_sims=200, seed=level.seed)
+    return _rate(tuple(net.tolist()), spiked, level.each, level.seed)
+
+
+@lru_cache(maxsize=1024)  # the dearest part of a decision; faulty models share most readings
+def _rate(noise: tuple[float, ...], spiked: float, alpha: float, seed: int) -> float:
+    return detection_rate(noise, spiked, len(noise), alpha, n_sims=200, seed=seed)
