@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from arrcoc_verify.report.event import Decomposition, Tension
+from arrcoc_verify.report.event import Decomposition, Share, Tension
 from arrcoc_verify.verdict import Estimate, Verdict
 
 AT_MOST = ("no_effect", "independent", "conserved")
@@ -49,7 +49,7 @@ class IntervalPlot:
     null: tuple[float, float] | None
     low: float
     high: float
-    dot: float
+    dot: float | None
     beyond_left: bool
     beyond_right: bool
 
@@ -106,7 +106,7 @@ def interval_plot(verdict: Verdict, scale: Scale) -> IntervalPlot | None:
         null=_span(verdict.null, scale),
         low=ends[0],
         high=ends[1],
-        dot=scale.at(effect.value),
+        dot=scale.at(effect.value) if scale.low <= effect.value <= scale.high else None,
         beyond_left=above if mirrored else below,
         beyond_right=below if mirrored else above,
     )
@@ -125,7 +125,7 @@ def _span(estimate: Estimate | None, scale: Scale) -> tuple[float, float] | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One bar of a waterfall: from where to where, and how much it changed."""
+    """One bar of a waterfall; `change` is None for a bar that stands on zero."""
 
     label: str
     level: float
@@ -138,22 +138,23 @@ class Step:
 def waterfall(steps: Sequence[tuple[str, float]], width: float) -> list[Step]:
     """Return the bars of a waterfall; each step gives the level that was reached.
 
-    The first and the last bar stand on zero, the others run from the level before to their own.
+    The first bar stands on zero, each further one runs from the level before to its own, and a last
+    one, which changes nothing, stands on zero again; it is added when the steps have none.
     """
+    steps = list(steps)
+    if len(steps) > 1 and steps[-1][1] != steps[-2][1]:
+        steps.append(("in the end", steps[-1][1]))
     levels = [level for _, level in steps if math.isfinite(level)]
     scale = Scale(low=min(0.0, *levels, 0.0), high=max(1.0, *levels, 1.0), left=0.0, right=width)
-    bars = []
-    before: float | None = None
+    bars: list[Step] = []
     for place, (label, level) in enumerate(steps):
-        whole = before is None or place == len(steps) - 1
-        start = 0.0 if whole or before is None else before
-        ends = sorted((scale.at(start), scale.at(level)))
-        change = None if before is None else level - before
+        before = bars[-1].level if bars else 0.0
+        whole = place in (0, len(steps) - 1)
+        ends = sorted((scale.at(0.0 if whole else before), scale.at(level)))
         bars.append(
-            Step(label=label, level=level, change=change, x=ends[0],
+            Step(label=label, level=level, change=None if whole else level - before, x=ends[0],
                  width=round(max(ends[1] - ends[0], 1.0), 1), end=scale.at(level))
         )  # fmt: skip
-        before = level
     return bars
 
 
@@ -173,24 +174,33 @@ class ShareBar:
     high_x: float
 
 
-def shares(decomposition: Decomposition, width: float) -> tuple[list[ShareBar], Scale]:
-    """Return the bars of a decomposition and the axis of the lower ones."""
-    finite = [s for s in decomposition.shares if math.isfinite(s.share)]
-    total = sum(max(s.share, 0.0) for s in finite) or 1.0
-    highest = max((s.high for s in finite if math.isfinite(s.high)), default=1.0)
+SOURCES = ("information", "salience", "query", "interactions", "position", "nuisance")
+"""Sources that always have a row and a colour of their own; any other is an interaction."""
+
+SMALL = 0.01
+"""Other sources whose whole interval lies below this share are named in a line only."""
+
+
+def shares(decomposition: Decomposition, width: float) -> tuple[list[ShareBar], Scale, list[Share]]:
+    """Return the bars of a decomposition, the axis of the lower ones, and the small sources."""
+    small = [s for s in decomposition.shares if s.source not in SOURCES and s.high < SMALL]
+    shown = [s for s in decomposition.shares if s not in small and math.isfinite(s.share)]
+    total = sum(max(s.share, 0.0) for s in (*shown, *small)) or 1.0
+    highest = max((s.high for s in shown if math.isfinite(s.high)), default=1.0)
     scale = Scale(low=0.0, high=max(highest, 0.1) * 1.04, left=0.0, right=width)
     bars = []
     x = 0.0
-    for kind, share in enumerate(finite):
+    for share in shown:
         piece = width * max(share.share, 0.0) / total
+        kind = share.source if share.source in SOURCES else "interactions"
         bars.append(
             ShareBar(source=share.source, share=share.share, low=share.low, high=share.high,
-                     kind=kind % 6, stack_x=round(x, 1), stack_width=round(piece, 1),
+                     kind=SOURCES.index(kind), stack_x=round(x, 1), stack_width=round(piece, 1),
                      end=scale.at(share.share), low_x=scale.at(share.low),
                      high_x=scale.at(share.high))
         )  # fmt: skip
         x += piece
-    return bars, scale
+    return bars, scale, small
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ own style and script, by digest, and pictures that lie in the page.
 import base64
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from arrcoc_verify.report import colour, figure, text
 from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.atomic import write_text
 from arrcoc_verify.report.casefile import SEVERITY, CaseView, case_view, ordered_cases
-from arrcoc_verify.report.record import Record
+from arrcoc_verify.report.record import E, Record
 from arrcoc_verify.verdict import STAGES, Outcome, Verdict
 
 BUDGET = 1_500_000
@@ -48,6 +48,7 @@ class Row:
     verdict: Verdict
     plot: figure.IntervalPlot | None
     case: str
+    units: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,7 @@ def _environment() -> jinja2.Environment:
         "num": text.number,
         "signed": text.signed,
         "pct": text.percent,
+        "level": text.level,
         "interval": text.interval,
         "short": text.short,
         "cut": text.visible,
@@ -150,12 +152,12 @@ def _row_severity(row: Row) -> int:
 
 def _context(record: Record, shown: set[str]) -> dict[str, Any]:
     verdicts = record.verdicts
-    rows = [_row(verdict, shown) for verdict in verdicts]
+    units = {claim.verdict.id: claim.units for claim in record.claims}
+    rows = [replace(_row(v, shown), units=units[v.id]) for v in verdicts]
     stages = _stages([row.verdict.stage for row in rows])
     loud = (Outcome.REFUTED, Outcome.INVALID, Outcome.INCONCLUSIVE, Outcome.NOT_RUN)
     by_severity = sorted(rows, key=_row_severity)
-    decompositions = record.of(ev.Decomposition)
-    tensions = record.of(ev.Tension)
+    decompositions = _latest(record, ev.Decomposition)
     return {
         "record": record,
         "run": record.run,
@@ -174,13 +176,18 @@ def _context(record: Record, shown: set[str]) -> dict[str, Any]:
         "groups": _groups(verdicts, stages, shown),
         "gates": sorted(record.gates, key=lambda gate: {False: 0, None: 1, True: 2}[gate.passed]),
         "decompositions": [(d, *figure.shares(d, _LARGE_WIDTH)) for d in decompositions],
-        "effects": record.of(ev.Effects),
-        "isolations": record.of(ev.Isolation),
-        "tensions": [(t, *figure.tension_panels(t, 150.0)) for t in tensions],
-        "sites": [row for event in record.of(ev.Sites) for row in event.rows],
+        "effects": _latest(record, ev.Effects),
+        "isolations": _latest(record, ev.Isolation),
+        "tensions": [(t, *figure.tension_panels(t, 150.0)) for t in _latest(record, ev.Tension)],
+        "sites": [row for event in _latest(record, ev.Sites) for row in event.rows],
         "notes": record.of(ev.Note),
         "at_most": figure.AT_MOST,
     }  # fmt: skip
+
+
+def _latest(record: Record, kind: type[E]) -> list[E]:
+    """Return the last event of a kind for each metric: a resumed run may have made it twice."""
+    return list({getattr(event, "metric", ""): event for event in record.of(kind)}.values())
 
 
 def _stages(present: Sequence[str]) -> list[str]:

@@ -119,7 +119,7 @@ def detail(verdict: Verdict) -> str:
         "measured": "nothing"
         if effect is None
         else f"{text.signed(effect.value)} {text.interval(effect)} {effect.unit} "
-        f"({text.percent(effect.level)} {effect.method}, n = {verdict.n}), "
+        f"({text.level(effect.level)} {effect.method}, n = {verdict.n}), "
         f"margin {text.number(verdict.margin)}",
         "null": "none" if null is None else f"{text.signed(null.value)} {text.interval(null)}",
         "stage": f"{verdict.stage}; {verdict.operation}",

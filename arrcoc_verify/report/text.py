@@ -57,9 +57,16 @@ def signed(value: Any) -> str:
     return f"+{text}" if isinstance(value, int | float) and value > 0 else text
 
 
-def percent(value: float) -> str:
-    """Return a share as a percentage, such as `31 %`."""
-    return f"{number(100 * value, 2)}{_THIN}%"
+def percent(share: float) -> str:
+    """Return a share as a percentage to a tenth, such as `31 %` or `0.4 %`."""
+    value = 100 * share
+    return f"{number(round(value, 1) if math.isfinite(value) else value, 4)}{_THIN}%"
+
+
+def level(value: float) -> str:
+    """Return a confidence level as a percentage that is never rounded up to certainty."""
+    shown = f"{100 * value:.10g}" if math.isfinite(value) else number(value)
+    return f"{shown}{_THIN}%"
 
 
 def interval(estimate: Estimate | None) -> str:

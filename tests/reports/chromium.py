@@ -26,10 +26,16 @@ _FLAGS = (
 _CONSOLE = re.compile(r":CONSOLE(?::|\()\d+\)?\]\s*(.*)")
 
 
-def run(page: Path, profile: Path, *flags: str) -> tuple[str, list[str]]:
+def run(page: Path, profile: Path, *flags: str, anchor: str = "") -> tuple[str, list[str]]:
     """Open a page by file:// and return what goes to the output, and the console's lines."""
     assert EXECUTABLE is not None
-    command = [EXECUTABLE, *_FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    command = [
+        EXECUTABLE,
+        *_FLAGS,
+        f"--user-data-dir={profile}",
+        *flags,
+        f"{page.as_uri()}#{anchor}",
+    ]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     console = _CONSOLE.findall(done.stderr.decode(errors="replace"))
     return done.stdout.decode(errors="replace"), console

@@ -270,9 +270,8 @@ def _case(
         ("equal share", 128.0),
         ("information", 151.0),
         ("salience", 173.0),
-        ("query", 121.0),
-        ("conserved budget", 96.0),
-        ("rounding", got),
+        ("query", got + 25.0),
+        ("conserved budget", got),
     )
     case_id = hashlib.sha256(f"{claim}|{number}|{h or ''}".encode()).hexdigest()[:12]
     return Case(

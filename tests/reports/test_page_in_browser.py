@@ -61,6 +61,12 @@ def test_the_console_is_clean_and_the_filter_works(page: Path, tmp_path: Path) -
     assert "Refuted: 4 of 55 required claims do not hold." in dom
 
 
+def test_a_link_to_a_passed_claim_opens_its_card(page: Path, tmp_path: Path) -> None:
+    dom, _ = chromium.run(page, tmp_path / "profile", "--dump-dom", anchor="claim-encoder.finite")
+    (opened,) = re.findall(r'<details class="passed" open="">.*?</details>', dom, re.DOTALL)
+    assert "encoder.finite" in opened
+
+
 def test_it_reads_the_same_without_javascript(page: Path, tmp_path: Path) -> None:
     first = looked_at(page, tmp_path)
     second = looked_at(page, tmp_path, NO_SCRIPT)

@@ -50,6 +50,7 @@ def test_a_margin_is_equally_long_in_every_small_plot(margin: float) -> None:
     scale = figure.margin_scale(margin, 168)
     plot = figure.interval_plot(claim("causes", margin, 2 * margin, abs(margin)), scale)
     assert plot is not None
+    assert plot.dot is not None
     assert pytest.approx(168 / 5.5, abs=0.11) == plot.margins[0] - plot.zero
     assert pytest.approx(168 / 5.5, abs=0.11) == plot.dot - plot.margins[0]
 
@@ -60,6 +61,7 @@ def test_an_effect_beyond_the_plot_has_an_arrow_on_the_right_side(margin: float)
     plot = figure.interval_plot(claim("causes", margin, 9 * margin, 1), scale)
     assert plot is not None
     assert (False, True) == (plot.beyond_left, plot.beyond_right)
+    assert plot.dot is None
 
 
 def test_what_is_not_finite_is_not_drawn() -> None:
@@ -79,19 +81,36 @@ def test_a_shared_axis_has_room_for_all() -> None:
     assert scale.high > 49
 
 
-def test_a_waterfall_ends_on_the_last_level() -> None:
-    steps = figure.waterfall([("equal", 100.0), ("up", 150.0), ("down", 50.0), ("end", 50.0)], 150)
-    assert [None, 50, -100, 0] == [step.change for step in steps]
+def test_a_waterfall_runs_from_level_to_level_and_ends_on_zero() -> None:
+    steps = figure.waterfall([("equal", 100.0), ("up", 150.0), ("down", 50.0)], 150)
+    assert ["equal", "up", "down", "in the end"] == [step.label for step in steps]
+    assert [None, 50, -100, None] == [step.change for step in steps]
     assert [(0, 100), (100, 50), (50, 100), (0, 50)] == [(s.x, s.width) for s in steps]
 
 
+def test_a_waterfall_that_has_its_end_gets_no_other() -> None:
+    steps = figure.waterfall([("equal", 100.0), ("up", 150.0), ("total", 150.0)], 150)
+    assert ["equal", "up", "total"] == [step.label for step in steps]
+
+
+def decomposed(**shares: float) -> ev.Decomposition:
+    return ev.Decomposition(
+        shares=[ev.Share(source=k, share=v, low=v, high=v) for k, v in shares.items()]
+    )
+
+
 def test_pieces_of_a_stacked_bar_fill_it() -> None:
-    shares = [
-        ev.Share(source=str(i), share=v, low=v, high=v) for i, v in enumerate((0.5, 0.3, 0.1))
-    ]
-    bars, scale = figure.shares(ev.Decomposition(shares=shares), 420)
+    bars, scale, small = figure.shares(decomposed(information=0.5, query=0.3, nuisance=0.1), 420)
     assert pytest.approx(420, abs=0.3) == sum(bar.stack_width for bar in bars)
     assert scale.high > 0.5
+    assert [] == small
+
+
+def test_small_interactions_are_named_and_small_factors_keep_their_row() -> None:
+    found = decomposed(information=0.9, position=-0.001, pairs=0.002, triples=0.05)
+    bars, _, small = figure.shares(found, 420)
+    assert ["information", "position", "triples"] == [bar.source for bar in bars]
+    assert ["pairs"] == [share.source for share in small]
 
 
 def test_three_tensions_make_three_panels_and_many_queries_share_a_shape() -> None:

@@ -37,6 +37,13 @@ def test_a_rounded_number_is_near_the_number(value: float) -> None:
     assert math.isclose(value, float(said), rel_tol=0.06, abs_tol=1e-300)
 
 
+def test_shares_are_rounded_to_a_tenth_and_levels_never_to_certainty() -> None:
+    assert ["31\u202f%", "0.4\u202f%", "0\u202f%"] == [
+        text.percent(value) for value in (0.31, 0.0042, -0.0002)
+    ]
+    assert "99.995\u202f%" == text.level(0.99995)
+
+
 def test_a_long_text_is_cut_and_says_how_long_it_was() -> None:
     said = text.visible("x" * 1_000_000)
     assert said.startswith("x" * 400 + "…")
