@@ -26,6 +26,7 @@ from arrcoc_verify.verdict import GateResult, Outcome, Verdict, Waiver
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
+SPIKE = "spike of the margin's size"
 LEAST_DETECTED = 0.8
 """Share of samples in which an effect of the margin's size must be found."""
 
@@ -260,12 +261,16 @@ def _verdict(
     claim = one.claim
     controls = dict((faults_caught or {}).get(claim.id, {}))
     if judged is not None and judged.detected is not None:
-        controls["spike of the margin's size"] = (
-            "fired" if judged.detected >= LEAST_DETECTED else "missed"
-        )
-        decision = with_control(decision, judged.detected, LEAST_DETECTED)
+        controls[SPIKE] = "fired" if judged.detected >= LEAST_DETECTED else "missed"
+        if not _seen_anyway(decision):
+            decision = with_control(decision, judged.detected, LEAST_DETECTED)
     outcome, reason = decision.outcome, decision.reason
-    missed = [name for name, state in controls.items() if state in ("missed", "not_run")]
+    seen = judged is not None and _seen_anyway(decision)
+    missed = [
+        name
+        for name, state in controls.items()
+        if state in ("missed", "not_run") and not (seen and name == SPIKE)
+    ]
     if outcome is Outcome.HOLDS and missed and settings.controls:
         outcome = Outcome.INCONCLUSIVE
         reason = f"positive control {missed[0]!r} {controls[missed[0]]}: {reason}"
@@ -282,6 +287,20 @@ def _verdict(
         exercise=dict(judged.exercise) if judged else {}, controls=controls,
         failed_gates=one.failed, numbers=numbers, waiver=waiver, seconds=one.seconds,
     )  # fmt: skip
+
+
+def _seen_anyway(decision: Decision) -> bool:
+    """Return whether the effect itself shows that the check can see.
+
+    A check that is blind to the margin may not refute, nor hold that nothing happens. But one that
+    found more than the margin, or an effect against the claim, has seen something.
+    """
+    effect = decision.effect
+    if effect is None or not decision.sign_flip:
+        return False
+    return decision.outcome is Outcome.HOLDS or (
+        decision.outcome is Outcome.REFUTED and effect.high < 0
+    )
 
 
 def _p_of(decision: Decision, outcome: Outcome) -> tuple[float | None, float | None]:
