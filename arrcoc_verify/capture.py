@@ -359,10 +359,10 @@ def _told_how_to_go_on(writer: StoreWriter) -> Iterator[None]:
 @contextmanager
 def _shown(header: Header, each: int, progress: bool) -> Iterator[Callable[[int], None]]:
     size = each * header.shard_examples
+    shards = f"{header.shards} shard{'s' * (header.shards > 1)}"
     told = (
-        f"capturing {len(header.sites)} sites of {header.examples} examples in {header.shards} "
-        f"shards of {header.shard_examples} ({size / 2**20:.1f} MiB each; memory: twice that "
-        "and one batch)"
+        f"capturing {len(header.sites)} sites of {header.examples} examples in {shards} of at most "
+        f"{header.shard_examples} ({size / 2**20:.1f} MiB); memory: twice that and one batch"
     )
     log.info(told)
     console = Console(stderr=True, quiet=not progress)
