@@ -375,7 +375,7 @@ class _Walker:
     def _edited(self, site: Site, value: Tensor, *, stale: bool) -> Tensor:
         start = self._restored(site, value) if stale else value
         new = self._written(site, start, self.edits)
-        if new is not start:
+        if site.name in self.edits:
             self._note(site, start, new)
         return new
 

@@ -74,7 +74,7 @@ def graphs(draw):
 
 def built(specs):
     """Return the model, every step of which has a tap and one or two results as sites."""
-    steps, sites = [step("start", lambda images: pixels(images).mean(2), "images")], []
+    steps, sites = [step("start", lambda images: pixels(images)[:, :, 0], "images")], []
     for name, chosen, weights, shape, flags in specs:
         steps.append(step(name, combined(name, weights, shape), *chosen, **flags))
         role = "tokens" if name == specs[-1][0] else None
