@@ -3,7 +3,6 @@
 import itertools
 
 import torch
-from torch import Tensor
 
 from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
 from arrcoc_verify.graph import Edit, Run
@@ -118,14 +117,16 @@ def total_is_kept(lab: Lab) -> Contract:
 
 
 def more_relevance_never_fewer(lab: Lab) -> Contract:
-    """Within a picture, patches in order of relevance are in order of tokens, one token apart."""
+    """Within a picture, no patch has fewer tokens than one that is strictly less relevant."""
     lab.need("relevance")
     broken = torch.zeros(len(lab))
     runs = _runs(lab)
     for result in runs:
-        order = result.allocation.relevance.argsort(dim=1, stable=True)
+        relevance, order = result.allocation.relevance.sort(dim=1, stable=True)
         tokens = result.allocation.tokens.gather(1, order)
-        best = tokens.cummax(1).values
+        below = torch.searchsorted(relevance, relevance, side="left")  # strictly less relevant
+        padded = torch.cat([tokens[:, :1], tokens.cummax(1).values], 1)
+        best = torch.where(below > 0, padded.gather(1, below), tokens)
         broken += ((best - tokens).amax(1) > _slack(lab)).double()
     return Contract(broken=broken, cases=len(lab) * len(runs))
 
@@ -136,6 +137,7 @@ def _slack(lab: Lab) -> float:
 
 def equal_relevance_equal_tokens(lab: Lab) -> Contract:
     """Patches of equal relevance differ by one token at most, wherever they lie."""
+    _lod(lab)  # a mask must cut between equals somewhere
     lab.need("relevance")
     result = _forced(lab, "ties")
     broken = torch.zeros(len(lab))
@@ -200,9 +202,9 @@ def only_relevance_counts(lab: Lab) -> Distances:
     order = [*range(1, len(lab)), 0]
     swapped = lab.run_on([lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order])
     frozen = lab.resumed([freeze(site.name, lab.clean)], base=swapped)
-    free = token_change(lab.clean.allocation, swapped.allocation)
+    free = token_change(lab.clean.allocation, swapped.allocation) * lab.token_scale
     return Distances(
-        values=token_change(lab.clean.allocation, frozen.allocation),
+        values=token_change(lab.clean.allocation, frozen.allocation) * lab.token_scale,
         exercise={"inputs that move tokens when free": int((free > 2).sum())},
     )
 
@@ -244,7 +246,7 @@ def budget_only_moves_budget(lab: Lab) -> Distances:
     alone = lab.resumed([Edit(site=site.name, value=edit[site.name])])
     rest = ~lab.target
     off = (edit.allocation.tokens - alone.allocation.tokens).square() * rest
-    return Distances(values=(off.sum(1) / rest.sum(1)).sqrt())
+    return Distances(values=(off.sum(1) / rest.sum(1)).sqrt() * lab.token_scale)
 
 
 def keeps_the_most_relevant(lab: Lab) -> Contract:
@@ -263,10 +265,6 @@ def keeps_the_most_relevant(lab: Lab) -> Contract:
         broken=broken, cases=len(lab) * len(runs),
         exercise={"pictures with patches left out": left_out}
     )  # fmt: skip
-
-
-def _target_tokens(lab: Lab) -> Tensor:
-    return lab.tokens(lab.clean, lab.target)
 
 
 CLAIMS = (
