@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.html import BUDGET, headline, render
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.report.writer import RecordWriter
@@ -271,3 +272,14 @@ def test_a_waived_refutation_is_said_beside_what_holds(tmp_path: Path) -> None:
     assert ("holds", 0) == finish(into)
     said = headline(Record.load(tmp_path / "record"))
     assert "Holds: 1 of 2 required claims hold; 1 more are waived." == said
+
+
+def test_evidence_that_a_resumed_run_made_twice_is_shown_once(tmp_path: Path) -> None:
+    into = writer(tmp_path / "record")
+    for share in (0.25, 0.75):
+        found = ev.Share(source="information", share=share, low=share, high=share)
+        into.add(ev.Decomposition(shares=[found]))
+    finish(into)
+    page = Page(render(Record.load(tmp_path / "record"))).text
+    assert "75 %" in page.replace("\u202f", " ")
+    assert "25 %" not in page.replace("\u202f", " ")
