@@ -88,7 +88,7 @@ class Experiment:
             return self.judge(claim)
         if claim.margin is None:
             raise BadConfig(f"claim {name!r} allows no exception, so it has no margin to set")
-        return self.judge(replace(claim, margin=margin))
+        return self.judge(replace(claim, margin=float(margin)))
 
     def causes(
         self, factor: str, *, region: str = "target", at_least: float,

@@ -65,7 +65,7 @@ def causes(factor: str, *, region: str = "target", at_least: float, by: By = "ac
         )
 
     return _claim(
-        f"causes-{factor}-{region}", _stage(factor), "causes", measure, at_least,
+        f"causes-{factor}-{region}", _taken_up(factor), "causes", measure, at_least,
         sentence=f"{_words(factor)} of the {region} causes its tokens, "
         f"at least {at_least:g} a patch",
         operation="one spread more of it on the region, multiplier held; placebo elsewhere",
@@ -179,7 +179,7 @@ def necessary(role: str, *, region: str = "target", at_least: float) -> Claim:
         )
 
     return _claim(
-        f"necessary-{role}-{region}", _stage(role), "necessary", measure, at_least,
+        f"necessary-{role}-{region}", _taken_up(role), "necessary", measure, at_least,
         sentence=f"without its {_words(role)} the {region} loses at least {at_least:g} tokens "
         "a patch",
         operation="write the picture's lowest value on the region, multiplier held",
@@ -220,6 +220,11 @@ def _stage(role: str) -> str:
     if role in SCORERS or role.endswith("_features"):
         return "knowing"
     return "attending" if role in ("demand", "multiplier", "lod", "tokens") else "balancing"
+
+
+def _taken_up(role: str) -> str:
+    """Return the stage that must make tokens of a map: where the fault lies if it does not."""
+    return "attending" if role in ("relevance", "demand", "multiplier", "lod") else "balancing"
 
 
 def _words(name: str) -> str:

@@ -19,12 +19,19 @@ from arrcoc_verify.model import Model
 from arrcoc_verify.prepare import on_device, with_profile
 from arrcoc_verify.report.audit_json import audit_json
 from arrcoc_verify.report.record import Record
-from arrcoc_verify.report.text import clip, interval, number, signed
+from arrcoc_verify.report.text import clip, interval, join, number, signed
 from arrcoc_verify.trial import Settings
 from arrcoc_verify.verdict import STAGES, GateResult, Outcome, Verdict
 
 _MOST = 12
 """So many findings of a kind are printed; the page has them all."""
+
+_WORDS = {
+    0: "holds",
+    1: "refuted (exit code 1)",
+    2: "invalid or not run (exit code 2)",
+    3: "inconclusive (exit code 3)",
+}
 
 _COLOURS = {
     Outcome.HOLDS: "green", Outcome.REFUTED: "bold red", Outcome.INCONCLUSIVE: "yellow",
@@ -127,19 +134,27 @@ def summary(result: AuditResult) -> None:
     if failed:
         rows = [(gate.id, _measured_gate(gate), gate.reason) for gate in failed]
         out.print(table("Gates that failed", ("gate", "measured", "reason"), rows))
-    loud = (Outcome.REFUTED, Outcome.INVALID, Outcome.NOT_RUN, Outcome.INCONCLUSIVE)
-    for outcome in loud:
+    for outcome in (Outcome.REFUTED, Outcome.INVALID, Outcome.NOT_RUN, Outcome.INCONCLUSIVE):
         found = [one for one in result.verdicts if one.outcome is outcome]
-        if not found:
-            continue
-        findings = [
+        if found:
+            out.print(_findings(outcome, found))
+    line(f"{_WORDS[result.exit_code]}; {result.seconds:.0f} s, peak {result.peak_mib:.0f} MiB")
+    line(str(result.report))
+
+
+def _findings(outcome: Outcome, found: Sequence[Verdict]) -> Any:
+    """Return the table of one kind of finding; claims without readings go together by reason."""
+    if outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
+        rows = [
             (one.id, clip(one.sentence, 90), measured(one), _reason(one)) for one in found[:_MOST]
         ]
-        columns = ("claim", "said", "measured", "reason")
-        out.print(table(_title(outcome, found), columns, findings))
-    words = "holds" if result.exit_code == 0 else f"exit code {result.exit_code}"
-    line(f"{words}; {result.seconds:.0f} s, peak {result.peak_mib:.0f} MiB")
-    line(str(result.report))
+        return table(_title(outcome, found), ("claim", "said", "measured", "reason"), rows)
+    by_reason: dict[str, list[str]] = {}
+    for one in found:
+        by_reason.setdefault(_reason(one), []).append(one.id)
+    grouped = [(str(len(ids)), reason, join(ids, _MOST)) for reason, ids in by_reason.items()]
+    title = outcome.value.replace("_", " ").capitalize()
+    return table(title, ("#", "reason", "claims"), grouped)
 
 
 def by_stage(verdicts: Sequence[Verdict]) -> Any:

@@ -131,15 +131,15 @@ def pytest_runtest_makereport(
     if not makes_claims(item):
         return report
     carried: Any = report
-    if call.when == "call":
-        carried.arrcoc_news = session_of(item.config).news(item.stash.get(MADE, []))
-        if call.excinfo is not None:
-            _say_end(carried, call.excinfo.value)
+    made = item.stash.get(MADE, []) if call.when == "call" else []
+    carried.arrcoc_news = session_of(item.config).news(made)
+    if call.when == "call" and call.excinfo is not None:
+        _say_end(carried, call.excinfo.value)
     return report
 
 
 def _say_end(report: Any, error: BaseException) -> None:
-    """Mark what is no failure of the model, and let the finding be the message, not a class name."""
+    """Mark what is no failure of the model; the finding is the message, not a class name."""
     if isinstance(error, ClaimInvalid):
         report.arrcoc_end = "INVALID"
     elif isinstance(error, ArrcocError):

@@ -31,7 +31,7 @@ class ClaimItem(pytest.Item):
 
     def reportinfo(self) -> tuple[str, None, str]:
         """Return where the test is, for listings."""
-        return SUITE, None, self.name
+        return SUITE, None, f"claim {self.name}"
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: None = None) -> str:  # type: ignore[override]
         """Return the finding alone: there is no code of the user's to show."""

@@ -68,7 +68,7 @@ def read(config: pytest.Config) -> Config:
 
 def _refuse_unknown_ini(config: pytest.Config, keys: tuple[str, ...]) -> None:
     known = [f"arrcoc_{key}" for key in keys]
-    # Where pytest keeps them is its own business: without them its warning about unknown keys stays.
+    # Where pytest keeps them is its own business; without them its own warning remains.
     held: Mapping[str, Any] = getattr(config, "_inicfg", {})
     for name in held:
         if name.startswith("arrcoc_") and name not in known:

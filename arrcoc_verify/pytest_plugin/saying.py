@@ -128,8 +128,9 @@ class Arrcoc:
         declared = claims_of(self._item)
         if len(self.verdicts) >= declared:
             raise BadConfig(
-                f"this test says that it makes {declared} claim(s) and makes one more; claims share "
-                f"one error rate, so say how many: @pytest.mark.{MARK}(claims={declared + 1})"
+                f"this test says that it makes {declared} claim(s) and makes one more; claims "
+                "share one error rate, so say how many: "
+                f"@pytest.mark.{MARK}(claims={declared + 1})"
             )
 
     def _patience(self) -> str:

@@ -41,6 +41,7 @@ class Session:
         self.gates: dict[str, Mapping[str, Any]] = {}
         self.about: dict[str, Any] = {}
         self._told: set[str] = set()
+        self._announced = False
         self._experiment: Experiment | None = None
 
     @property
@@ -66,7 +67,11 @@ class Session:
         gates = {} if experiment is None else experiment.gates
         fresh = [gate for name, gate in gates.items() if name not in self._told]
         self._told |= {gate.id for gate in fresh}
+        expected = [] if self._announced else sorted(self.expected)
+        self._announced = True
         data = {
+            "expected": expected,
+            "family": self.family,
             "verdicts": to_json(verdicts),
             "gates": to_json(fresh),
             "about": {} if experiment is None else _about(experiment),
@@ -75,6 +80,8 @@ class Session:
 
     def receive(self, nodeid: str, news: Mapping[str, Any]) -> None:
         """Take what a report carried."""
+        self.expected |= set(news["expected"])
+        self.family = max(self.family, news["family"])
         self.verdicts += [(nodeid, verdict_from_json(one)) for one in news["verdicts"]]
         self.gates |= {one["id"]: one for one in news["gates"]}
         self.about = self.about or dict(news["about"])
