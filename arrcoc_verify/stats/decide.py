@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from arrcoc_verify.errors import UsageError
-from arrcoc_verify.stats.equivalence import QuantileRule, bounded_distance
+from arrcoc_verify.stats.equivalence import QuantileRule, bounded_distance, log_readings
 from arrcoc_verify.stats.flips import n_flips_for, smallest_p
 from arrcoc_verify.stats.interval import mean_interval, proportion_interval
 from arrcoc_verify.stats.permutation import sign_flip
@@ -50,7 +50,8 @@ class Decision:
         n_needed: when inconclusive, the n that would decide at the observed spread, if any would.
         p_hold_adjusted: after the family's adjustment.
         p_refute_adjusted: after the family's adjustment.
-        excess: per unit, how far it lies on the claim's side of its margin; empty for contracts.
+        excess: per unit, how far it lies on the claim's side of its margin (distances: in logs, see
+            `log_readings`); empty for contracts.
         least_p: least p_hold that n allows.
         chance: factor by which the least p_hold falls with each further unit.
         sign_flip: whether both p test the mean of `excess` by sign flips (what max-t may share).
@@ -223,8 +224,7 @@ def decide_no_effect(  # noqa: PLR0913
         p_hold=found.p_inside,
         p_refute=found.p_outside,
         n=values.size,
-        # of squares, in units of the margin: sign and spread are those of the test
-        excess=tuple(float(value) for value in 1.0 - np.square(values / margin)),
+        excess=tuple(float(value) for value in -log_readings(values, margin)),
         least_p=max(_least_p(values.size, alpha), chance**values.size),
         chance=chance,
         numbers={"p95": found.p95.value, "p95_low": found.p95.low, "p95_high": found.p95.high},

@@ -1,8 +1,9 @@
 """Showing that something is small: TOST for signed effects, upper bounds for distances.
 
-Source: Schuirmann 1987 (two one-sided tests); order-statistic bounds of quantiles after
-Hahn & Meeker 1991. "Not significant" is never evidence of equality, and signed means cancel, so
-a claim of no effect bounds a non-negative distance. Every rule is "reject unless inside".
+Source: Schuirmann 1987 (two one-sided tests); Land 1972 (means of lognormal values); Hahn &
+Meeker 1991 (order-statistic bounds of quantiles). "Not significant" is never evidence of equality,
+and signed means cancel, so a claim of no effect bounds a non-negative distance. Every rule is
+"reject unless inside".
 """
 
 import math
@@ -25,6 +26,8 @@ from arrcoc_verify.stats.sample import (
 )
 from arrcoc_verify.stats.tails import MeanTails
 from arrcoc_verify.verdict import Estimate
+
+_LEAST_RATIO = 0.05
 
 QuantileRule = Literal["observed", "exact"]
 
@@ -152,6 +155,25 @@ def _quantile_p(values: FloatArray, margin: float, rule: QuantileRule) -> tuple[
     return (0.0 if excesses <= observed else 1.0), outside
 
 
+def log_readings(distances: FloatArray, margin: float) -> FloatArray:
+    """Return readings whose mean is the log of root mean square over margin, shape [n].
+
+    For lognormal distances log rms = mu + sigma**2 with y = log(distance / margin), estimated by
+    mean(y) + s**2 with variance s**2 (1 + 2 s**2) / n (Cox's method, in Land 1972). Stretching y
+    about that value by sqrt(1 + 2 s**2) gives a sample whose ordinary t-test is this estimate's.
+    Distances below a twentieth of the margin count as a twentieth, so that a distance of exactly
+    0 adds no spread without bound.
+
+    Args:
+        distances: finite, >= 0, shape [n], n >= 2.
+        margin: > 0.
+    """
+    y = np.log(np.maximum(distances / margin, _LEAST_RATIO))
+    variance = float(y.var(ddof=1))
+    stretched = (y - y.mean()) * math.sqrt(1.0 + 2.0 * variance)
+    return np.asarray(y.mean() + variance + stretched, dtype=np.float64)
+
+
 def bounded_distance(
     distances: Values,
     margin: float,
@@ -162,10 +184,15 @@ def bounded_distance(
 ) -> BoundedDistance:
     """Bound a non-negative distance from above: root mean square and 95th percentile.
 
-    The root mean square is inside when both bootstrap-t and sign-flip on the squares reject
-    "mean square >= margin**2" (p is the larger one: squares are skewed, sign-flip alone would be
-    too bold). For the 95th percentile `exact` counts units at or beyond the margin (binomial,
-    distribution-free, but needs 90 units at 1 %: see `n_for_quantile`); `observed` asks that the
+    The root mean square is inside when three tests reject "root mean square >= margin" and p is the
+    largest of theirs: sign-flip and bootstrap-t on the squares, and the t-test of `log_readings`.
+    Squares have long tails that few units do not show: with 22 lognormal distances whose root mean
+    square *is* the margin, the first two call them inside at p < .0003 in 6 % of samples, all
+    three in .1 % (at p < .01: 8 and 3 %). The price: to be shown at such levels with 22 units, a
+    root mean square has to lie below about a quarter of the margin.
+
+    For the 95th percentile `exact` counts units at or beyond the margin (binomial and free of
+    assumptions, but needs 90 units at 1 %: see `n_for_quantile`); `observed` asks that the
     observed percentile be inside, and reports its bound without controlling its error. A sample
     cannot exclude rare large distances that it did not meet; only `exact` says how rare.
 
@@ -194,9 +221,10 @@ def bounded_distance(
     tails = MeanTails(squares, "bootstrap-t", alpha, seed)
     inside, outside = _quantile_p(values, margin, quantile_rule)
     below = sign_flip(squares, bound, "less", alpha, seed).p
+    skewed = MeanTails(log_readings(values, margin), "t", alpha, seed).p_below(0.0)
     above = sign_flip(squares, bound, "greater", alpha, seed).p
     return BoundedDistance(
-        p_inside=max(tails.p_below(bound), below, inside),
+        p_inside=max(tails.p_below(bound), below, skewed, inside),
         p_outside=min(1.0, 2.0 * min(max(tails.p_above(bound), above), outside)),
         rms=_rms(values, margin, level, seed),
         p95=quantile_interval(values, 0.95, level),

@@ -58,6 +58,15 @@ def test_no_effect_is_seldom_shown_where_the_distance_is_the_margin() -> None:
     assert shown / 300 <= most(0.05, 300)
 
 
+def test_no_effect_is_seldom_shown_on_long_tailed_distances_at_strict_levels() -> None:
+    rng = np.random.default_rng(0)
+    shown = sum(
+        decide_no_effect(rng.lognormal(0.0, 1.0, 22), margin=math.e).p_hold <= 3e-4
+        for _ in range(300)
+    )
+    assert shown / 300 <= 0.015
+
+
 def test_max_t_keeps_the_family_wise_error_under_dependence() -> None:
     rng = np.random.default_rng(0)
     wrong = 0

@@ -12,6 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
 from arrcoc_verify.stats.equivalence import (
     bounded_distance,
+    log_readings,
     n_for_quantile,
     quantile_interval,
     tost,
@@ -96,6 +97,16 @@ def test_exact_rule_counts_excesses_like_a_binomial() -> None:
     expected = sum(math.comb(100, k) * 0.05**k * 0.95 ** (100 - k) for k in range(3))
     assert found.p_inside == pytest.approx(expected)
     assert [59, 90] == [n_for_quantile(0.05), n_for_quantile(0.01)]
+
+
+def test_log_readings_are_coxs_estimate_and_its_t_test() -> None:
+    d = np.random.default_rng(1).lognormal(0.5, 0.5, 30)
+    y, s2 = np.log(d / 4.0), np.var(np.log(d), ddof=1)
+    readings = log_readings(d, 4.0)
+    assert readings.mean() == pytest.approx(y.mean() + s2)
+    assert readings.var(ddof=1) == pytest.approx(s2 * (1 + 2 * s2))
+    many = np.random.default_rng(0).lognormal(0.0, 1.0, 400_000)
+    assert log_readings(many, 1.0).mean() == pytest.approx(1.0, abs=0.01)
 
 
 def test_no_distance_at_all_gives_the_least_p() -> None:
