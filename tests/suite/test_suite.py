@@ -34,7 +34,7 @@ def test_patterns_choose_claims_in_the_suites_order():
 
 
 def test_a_pattern_that_matches_nothing_suggests_the_nearest():
-    with pytest.raises(UnknownName, match="balancing.tensions-trade-off"):
+    with pytest.raises(UnknownName, match=r"balancing\.tensions-trade-off"):
         suite.select(["balancing.tension-trade-off"])
 
 
