@@ -8,6 +8,7 @@ so that a hook that a compiled module, a skipped branch or a cached result silen
 import copy
 import dataclasses
 import functools
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
@@ -201,17 +202,27 @@ def _output_hook(site: Site, see: Visit) -> Callable[..., Any]:
 def _input_hook(site: Site, see: Visit) -> Callable[..., Any]:
     key = getattr(site.at, "key", 0)
 
-    def hook(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
-        held = kwargs if isinstance(key, str) else args
-        old = pick(held, key, site)
+    def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        place = _given_as(module, key, args, kwargs)
+        old = pick(kwargs if isinstance(place, str) else args, place, site)
         new = see(site, old)
         if new is old:
             return None
-        if isinstance(key, str):
-            return args, {**kwargs, key: new}
-        return tuple(put(list(args), key, new)), kwargs
+        if isinstance(place, str):
+            return args, {**kwargs, place: new}
+        return tuple(put(list(args), place, new)), kwargs
 
     return hook
+
+
+def _given_as(module: nn.Module, key: str | int, args: Any, kwargs: Mapping[str, Any]) -> str | int:
+    """Return the name or position by which this call gives the argument that `key` means."""
+    names = list(inspect.signature(module.forward).parameters)
+    if isinstance(key, int):
+        by_name = key >= len(args) and key < len(names) and names[key] in kwargs
+        return names[key] if by_name else key
+    by_place = key not in kwargs and key in names and names.index(key) < len(args)
+    return names.index(key) if by_place else key
 
 
 def namespaces_of(

@@ -97,9 +97,10 @@ def apply(edit: Edit, site: Site, value: Tensor, grid: tuple[int, int]) -> Tenso
         UsageError: the edit wrote in place, which would reach aliases of the activation.
     """
     if edit.write is not None:
-        before = value._version  # noqa: SLF001 - torch's own count of in-place writes
+        # Torch's own count of in-place writes; what inference mode made has none, and refuses them.
+        before = 0 if value.is_inference() else value._version  # noqa: SLF001
         new = edit.write(value)
-        if value._version != before:  # noqa: SLF001
+        if not value.is_inference() and value._version != before:  # noqa: SLF001
             raise UsageError(f"the edit of {site.name!r} wrote in place; return a new tensor")
     elif edit.value is None:
         raise UsageError(f"edit of {site.name!r} draws by example: take its `part` first")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from arrcoc_verify import _torchvision
+from arrcoc_verify.adapters import budget
 from arrcoc_verify.adapters.callables import describe, whole
 from arrcoc_verify.adapters.declared import from_mapping, read_toml
 from arrcoc_verify.adapters.locate import locate, told
@@ -14,7 +15,7 @@ from arrcoc_verify.adapters.weights import CONVERT, SUFFIXES, kind_of, refusal
 from arrcoc_verify.errors import BadModel, UnknownName, UsageError
 from arrcoc_verify.model import Model
 
-__all__ = ["FORMS", "Part", "Place", "describe", "load", "whole"]
+__all__ = ["FORMS", "Part", "Place", "budget", "describe", "load", "whole"]
 
 FORMS = (
     "reference:analytic, reference:trained, FILE.toml, package.module:factory, FILE.py:factory or "

@@ -33,7 +33,7 @@ def describe(
     steps: Mapping[str, Callable[..., Any] | Part],
     *,
     sites: Mapping[str, Place] | None = None,
-    profile: ClaimProfile | None = None,
+    profile: ClaimProfile | Mapping[str, Any] | None = None,
     modules: Iterable[nn.Module] = (),
     **declared: Any,
 ) -> Model:
@@ -43,7 +43,7 @@ def describe(
         name: shown everywhere.
         steps: name -> function, module or `Part`, each after those whose results it reads.
         sites: `<stage>.<word>` -> `Place`, beside those that step results make by themselves.
-        profile: which claims the model's author makes.
+        profile: which claims the model's author makes; a mapping holds fields of `ClaimProfile`.
         modules: torch modules that the functions reach by ways that cannot be seen.
         **declared: fields of `Declaration`: `grid` and `image_size` at least.
 
@@ -70,7 +70,7 @@ def describe(
         steps=traced_steps,
         sites=found,
         declaration=declaration,
-        profile=profile or ClaimProfile(),
+        profile=profiled(profile, name),
         modules=held,
         adapter="callables",
         digest=digest_of(held, [*runs, *functions]),
@@ -119,6 +119,17 @@ def declare(declared: Mapping[str, Any]) -> Declaration:
                 "height and width in pixels"
             )
     return Declaration(**{key: _read(key, value) for key, value in declared.items()})
+
+
+def profiled(given: ClaimProfile | Mapping[str, Any] | None, name: str) -> ClaimProfile:
+    """Return the claim profile, refusing fields that do not exist."""
+    if isinstance(given, ClaimProfile):
+        return given
+    known = [field.name for field in fields(ClaimProfile)]
+    for key in given or {}:
+        if key not in known:
+            raise UnknownName("field of the profile", key, known)
+    return ClaimProfile(**{"name": name, **given}) if given else ClaimProfile()
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {

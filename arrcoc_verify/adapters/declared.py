@@ -37,7 +37,7 @@ from arrcoc_verify.adapters.locate import attribute, inside, locate, told
 from arrcoc_verify.adapters.part import Part, Place
 from arrcoc_verify.adapters.weights import fill
 from arrcoc_verify.errors import ArrcocError, BadModel, UnknownName
-from arrcoc_verify.model import ClaimProfile, Declaration, Model
+from arrcoc_verify.model import Declaration, Model
 
 TABLES = ("model", "declaration", "module", "step", "site", "profile")
 MODEL = ("name", "grid", "image_size")
@@ -72,7 +72,7 @@ def read_toml(path: Path) -> Model:
         name,
         steps,
         sites=sites,
-        profile=_profile(_table(data, "profile"), name),
+        profile=_table(data, "profile"),
         modules=list(made.values()),
         **size,
         **_table(data, "declaration"),
@@ -163,11 +163,6 @@ def _site(entry: Mapping[str, Any], made: Mapping[str, nn.Module], folder: Path)
     if "module" in rest and not isinstance(rest["module"], nn.Module):
         raise BadModel(f"site {entry['name']!r}: {entry['module']!r} is not a torch module")
     return Place(**rest)
-
-
-def _profile(held: Mapping[str, Any], name: str) -> ClaimProfile:
-    _only(held, tuple(f.name for f in dataclasses.fields(ClaimProfile)), "key of [profile]")
-    return ClaimProfile(**{"name": name, **held}) if held else ClaimProfile()
 
 
 def _tuple(value: Any) -> Any:

@@ -60,6 +60,7 @@ def _named_by(function: Any) -> list[Any]:
             cells.append(cell.cell_contents)
         except ValueError:  # not filled yet
             continue
+    cells += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     names = [function.__globals__.get(name) for name in function.__code__.co_names]
     own = function.__module__
     return cells + [
@@ -77,6 +78,9 @@ def digest_of(modules: Iterable[nn.Module], runs: Iterable[Callable[..., Any]]) 
     for module in modules:
         whole.update(f"{type(module).__qualname__}\0{module}\0".encode())
         for name, value in sorted(module.state_dict().items()):
+            if not isinstance(value, torch.Tensor):  # what a module keeps beside its tensors
+                whole.update(f"{name}\0{value!r}\0".encode())
+                continue
             whole.update(f"{name}\0{tuple(value.shape)}\0{value.dtype}\0".encode())
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             whole.update(raw.numpy().tobytes())

@@ -271,7 +271,40 @@ def with_state():
     )  # fmt: skip
 
 
+# --- modes, types and ways of calling that libraries use ----
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 8, 16, 16)
+        self.norm = nn.LayerNorm(8)
+
+    @torch.inference_mode()
+    def forward(self, pixel_values):
+        hidden = self.embed(pixel_values).flatten(2).transpose(1, 2)
+        return {"hidden": self.norm(input=hidden)}
+
+
+def in_inference_mode():
+    encoder = seeded(Encoder)
+    half = seeded(lambda: nn.Linear(8, 1)).bfloat16()
+
+    def relevance(hidden, head=half):
+        return head(hidden.bfloat16()).sigmoid().squeeze(-1)
+
+    def tokens(relevance):
+        return (64 + 336 * relevance.float()).round()
+
+    return describe(
+        "inference mode",
+        {"encoder": Part(run=encoder, inputs=("image",)), "relevance": relevance, "tokens": tokens},
+        sites={"encoder.hidden_in": Place(module="encoder.norm", argument=0)},
+        **SIZE, tolerance=1e-2, query_path="none",
+    )  # fmt: skip
+
+
 EVERY = (
     functions_only, tile_router, vit_pruner, keep_ratio, merger, other_outputs, imported_function,
-    tapped, in_numpy, with_state,
+    tapped, in_numpy, with_state, in_inference_mode,
 )  # fmt: skip

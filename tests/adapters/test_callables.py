@@ -246,6 +246,10 @@ def test_a_network_in_training_mode_is_refused_wherever_it_is_held():
     assert (net,) == describe("evaluates", {"tokens": Holder()}, **SIZE).modules
 
 
+def test_a_network_held_in_a_default_argument_is_known():
+    assert 2 == len(strangers.in_inference_mode().modules)
+
+
 def test_describing_a_model_leaves_its_batch_statistics_alone():
     net = nn.Sequential(nn.Conv2d(3, 1, 16, 16), nn.BatchNorm2d(1))
     with pytest.raises(TrainingMode):
@@ -270,6 +274,13 @@ def test_the_digest_follows_weights_and_code():
     assert one.digest == same.digest
     assert one.digest != other.digest
     assert describe("code", {"tokens": brightness}, **SIZE).digest != one.digest
+
+
+def test_a_profile_can_be_a_mapping_whose_fields_are_checked():
+    made = describe("p", {"tokens": brightness}, **SIZE, profile={"salience_query_free": False})
+    assert ("p", False) == (made.profile.name, made.profile.salience_query_free)
+    with pytest.raises(UnknownName, match="mean 'margins'"):
+        describe("p", {"tokens": brightness}, **SIZE, profile={"margin": {}})
 
 
 def test_every_field_of_the_declaration_can_be_given():

@@ -215,6 +215,7 @@ def test_a_toml_file_makes_a_network_with_its_weights(folder):
         ('name = "tokens"', "", "needs a `name`"),
         ('name = "tokens"', 'name = "relevance"', "two .* are called 'relevance'"),
         ("[model]", "[model", "not TOML"),
+        ("[model]", "[profile]\nexcludes = {}\n[model]", "field of the profile 'excludes': did"),
     ],
 )  # fmt: skip
 def test_a_toml_file_that_does_not_fit_says_where(folder, old, new, message):

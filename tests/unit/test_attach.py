@@ -72,15 +72,22 @@ def test_an_input_by_keyword_is_read_and_written():
         assert torch.equal(one, net(one, query=two))
 
 
+@pytest.mark.parametrize("key", [1, "query"])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_an_input_is_found_however_the_call_gives_it(key, by_name):
+    net, one, two = Named().eval(), torch.ones(2, 3), torch.full((2, 3), 2.0)
+    with seen_with(zero, at(ModuleInput(step="s", module=net, key=key))):
+        assert torch.equal(one, net(one, query=two) if by_name else net(one, two))
+
+
 @pytest.mark.parametrize(("key", "said"), [(1, "a tuple of 1"), ("query", "a dict with entries")])
-def test_an_input_that_is_given_in_another_way_is_told(key, said):
-    net, one = Named().eval(), torch.ones(2, 3)
-    given = {1: {"query": one}, "query": {}}[key]
+def test_an_input_that_is_not_given_is_told(key, said):
+    net = Named().eval()
     with (
         seen_with(zero, at(ModuleInput(step="s", module=net, key=key))),
         pytest.raises(ShapeMismatch, match=said),
     ):
-        net(one, **given) if given else net(one, one)
+        net(torch.ones(2, 3))
 
 
 Pair = namedtuple("Pair", ["first", "second"])
