@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from arrcoc_verify.errors import ArrcocError, UsageError
+from arrcoc_verify.errors import ArrcocError, BadTable, UsageError
 
 FAILED, USAGE, INTERRUPTED = 2, 4, 130
 
@@ -49,6 +49,8 @@ def _end(error: BaseException) -> tuple[str, int]:
         return str(error), INTERRUPTED
     if isinstance(error, typer.Abort | KeyboardInterrupt):
         return "stopped; nothing was left half written", INTERRUPTED
+    if isinstance(error, BadTable):
+        return f"{_words(error)}\n  to leave them out: --skip-bad-rows", USAGE
     if isinstance(error, ArrcocError):
         return _words(error), USAGE if isinstance(error, UsageError) else FAILED
     if isinstance(error, OSError):

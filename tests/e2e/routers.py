@@ -3,6 +3,8 @@
 Named by `FILE.py:factory`. Cells of 16 pixels; a query's colour words say which chroma it wants.
 """
 
+import time
+
 import torch
 from torch import nn
 
@@ -92,6 +94,16 @@ def undefined(information, salience, query_relevance):
 def not_a_number():
     """NaN as soon as a query says a colour; the picture with which it is described says none."""
     return made("undefined router", relevance=undefined)
+
+
+def slow_relevance(information, salience, query_relevance):
+    time.sleep(0.02)
+    return relevance(information, salience, query_relevance)
+
+
+def slow():
+    """Sound, and slow enough to be stopped on the way."""
+    return made("slow router", relevance=slow_relevance)
 
 
 class Norm(nn.Module):
