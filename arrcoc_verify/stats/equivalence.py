@@ -27,7 +27,7 @@ from arrcoc_verify.stats.sample import (
 from arrcoc_verify.stats.tails import MeanTails
 from arrcoc_verify.verdict import Estimate
 
-_LEAST_RATIO = 0.05
+_LEAST_RATIO = 0.1
 
 QuantileRule = Literal["observed", "exact"]
 
@@ -161,8 +161,8 @@ def log_readings(distances: FloatArray, margin: float) -> FloatArray:
     For lognormal distances log rms = mu + sigma**2 with y = log(distance / margin), estimated by
     mean(y) + s**2 with variance s**2 (1 + 2 s**2) / n (Cox's method, in Land 1972). Stretching y
     about that value by sqrt(1 + 2 s**2) gives a sample whose ordinary t-test is this estimate's.
-    Distances below a twentieth of the margin count as a twentieth, so that a distance of exactly
-    0 adds no spread without bound.
+    Distances below a tenth of the margin count as a tenth: how small the small ones are, 0 included,
+    must not add spread.
 
     Args:
         distances: finite, >= 0, shape [n], n >= 2.
