@@ -6,6 +6,7 @@ those stages and not the encoder (the flank that general libraries leave open). 
 activation raises: there is no silent no-op.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,9 @@ from arrcoc_verify.errors import (
     UsageError,
 )
 from arrcoc_verify.model import Allocation, Model, Output, Site, Step, all_finite, patches_last
+
+ALLOCATED = ("relevance", "tokens", "membership")
+"""Roles that every run reads, so that it can always tell what was allocated."""
 
 __all__ = ["Chunk", "Edit", "Run", "refuse_training", "require_text", "resume", "run"]
 
@@ -220,12 +224,15 @@ class _Walker:
         read: tuple[str, ...],
         changed: dict[str, float],
     ) -> None:
-        self.model, self.chunk, self.read, self.changed = base.model, chunk, read, changed
+        self.model, self.chunk, self.changed = base.model, chunk, changed
+        allocated = [site.name for site in map(self.model.role, ALLOCATED) if site and inner(site)]
+        self.read = (*read, *allocated)
         self.steps = {step.name: step for step in self.model.steps}
         self.edits = by_site(edits, chunk.rows)
         self.before = by_site(base.edits, chunk.rows)  # in the cached results already
         self.roots = {"images": base.images[chunk.rows], "queries": base.queries[chunk.rows]}
         self.sites = self._by_step([*self.edits, *read])
+        self.allocated = self._by_step(allocated)
         self.kept: dict[str, Tensor] = {}
         self.outputs: dict[str, Any] = {}
         self.fired: Counter[str] = Counter()
@@ -243,11 +250,12 @@ class _Walker:
             here = self.sites.get(step.name, [])
             stale = (
                 fresh
-                or any(source.split(".")[0] in dirty for source in step.inputs)
+                or not dirty.isdisjoint(_sources(step.inputs))
                 or any(inner(site) for site in here)
             )
-            if stale and step.name in before:  # made anew: write again what was written
-                here = list(dict.fromkeys([*before[step.name], *here]))
+            if stale:  # made anew: write again what was written, read what the allocation is
+                again = [*before.get(step.name, ()), *self.allocated.get(step.name, ())]
+                here = list(dict.fromkeys([*again, *here])) if again else here
                 self.sites[step.name] = here
             edited = any(site.name in self.edits for site in here)
             if stale or edited or any(not inner(site) for site in here):
@@ -297,6 +305,9 @@ class _Walker:
         self.outputs[step.name] = output
 
     def _which(self, output: Any) -> str:
+        entries = list(output.values()) if isinstance(output, Mapping) else output
+        if isinstance(entries, list | tuple):
+            output = next((item for item in entries if not all_finite(item)), None)
         if isinstance(output, Tensor) and output.ndim:
             flat = ~torch.isfinite(output.flatten(1) if output.ndim > 1 else output[:, None])
             bad = flat.any(1).nonzero().flatten().tolist()
@@ -389,7 +400,8 @@ class _Walker:
             raise ShapeMismatch(
                 f"site {site.name!r} holds {tuple(old.shape)}, the edit wrote {tuple(new.shape)}"
             )
-        moved = float((new.double() - old.double()).abs().max()) if old.numel() else 0.0
+        before, after = (old, new) if old.is_floating_point() else (old.double(), new.double())
+        moved = float((after - before).abs().max()) if old.numel() else 0.0
         self.changed[site.name] = max(self.changed.get(site.name, 0.0), moved)
 
     def _require_fired(self) -> None:
@@ -406,6 +418,12 @@ class _Walker:
                     f"site {site.name!r} fired {self.fired[site.name]} times in one run; declare "
                     "the occurrence that is meant as a step of its own, or by a tap"
                 )
+
+
+@functools.cache
+def _sources(inputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the steps and roots that these inputs lie in."""
+    return tuple(source.split(".")[0] for source in inputs)
 
 
 def _some(value: Tensor | None) -> Tensor:

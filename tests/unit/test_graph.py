@@ -368,3 +368,26 @@ def test_a_module_in_a_compiled_one_is_refused_by_name():
     model = dataclasses.replace(model, modules=(net,))
     with pytest.raises(CompiledModule, match=r"'encoder.inner' lies in a compiled module \(Sequ"):
         run(model, pictures(1), queries(1), read=["encoder.inner"])
+
+
+def test_an_allocation_that_lies_inside_a_step_can_always_be_read():
+    model = taps(1)
+    inside = dataclasses.replace(model.sites["attending.tap"], role="relevance")
+    model = dataclasses.replace(model, sites={**model.sites, "attending.tap": inside})
+    base = run(model, pictures(3), queries(3), batch_size=2)
+    assert torch.equal(base["attending.tokens"], base.allocation.relevance)
+    edit = Edit(site="attending.tap", write=lambda old: old + 1)
+    assert torch.equal(
+        base.allocation.relevance + 1, resume(base, edits=[edit]).allocation.relevance
+    )
+
+
+def test_a_number_that_is_not_finite_in_an_entry_is_told_with_its_query():
+    def start(images):
+        value = pixels(images).mean(2)
+        return {"fine": value, "broken": value / torch.tensor([1.0, 0.0])[: len(value), None]}
+
+    steps = [step("start", start, "images"), step("tokens", lambda value: value, "start.fine")]
+    model = build(steps, [site("attending.tokens", "image patch", "tokens")])
+    with pytest.raises(NonFinite, match=r"step 'start'.*'query 1'"):
+        run(model, pictures(2), queries(2))
