@@ -161,8 +161,8 @@ def log_readings(distances: FloatArray, margin: float) -> FloatArray:
     For lognormal distances log rms = mu + sigma**2 with y = log(distance / margin), estimated by
     mean(y) + s**2 with variance s**2 (1 + 2 s**2) / n (Cox's method, in Land 1972). Stretching y
     about that value by sqrt(1 + 2 s**2) gives a sample whose ordinary t-test is this estimate's.
-    Distances below a tenth of the margin count as a tenth: how small the small ones are, 0 included,
-    must not add spread.
+    Distances below a tenth of the margin count as a tenth: how small the small ones are, 0
+    included, must not add spread.
 
     Args:
         distances: finite, >= 0, shape [n], n >= 2.
@@ -188,8 +188,9 @@ def bounded_distance(
     largest of theirs: sign-flip and bootstrap-t on the squares, and the t-test of `log_readings`.
     Squares have long tails that few units do not show: with 22 lognormal distances whose root mean
     square *is* the margin, the first two call them inside at p < .0003 in 6 % of samples, all
-    three in .1 % (at p < .01: 8 and 3 %). The price: to be shown at such levels with 22 units, a
-    root mean square has to lie below about a quarter of the margin.
+    three in .6 % (at p < .01: 8 and 5 %; half-normal ones at no level more often than it says).
+    The price: what is shown at p < .0003 by 22 units, four times in five, is a root mean square of
+    a third of the margin, seldom one of half of it.
 
     For the 95th percentile `exact` counts units at or beyond the margin (binomial and free of
     assumptions, but needs 90 units at 1 %: see `n_for_quantile`); `observed` asks that the
