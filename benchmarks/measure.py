@@ -72,6 +72,8 @@ def measured(name: str, workers: Mapping[str, Worker], repeats: int) -> dict[str
                 del engines[engine]
             else:
                 first[engine], results[engine] = reply, np.load(path)
+    if "ours" in problems:
+        raise RuntimeError(f"sweep {name}: ours failed: {problems['ours']}")
     difference = compared(name, results)
     engines = without_slower_form(engines, first, repeats)
     rounds: list[dict[str, dict[str, float]]] = []
