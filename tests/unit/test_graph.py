@@ -377,9 +377,12 @@ def test_an_allocation_that_lies_inside_a_step_can_always_be_read():
     base = run(model, pictures(3), queries(3), batch_size=2)
     assert torch.equal(base["attending.tokens"], base.allocation.relevance)
     edit = Edit(site="attending.tap", write=lambda old: old + 1)
-    assert torch.equal(
-        base.allocation.relevance + 1, resume(base, edits=[edit]).allocation.relevance
-    )
+    moved = resume(base, edits=[edit]).allocation
+    assert torch.equal(base.allocation.relevance + 1, moved.relevance)
+    for value in ({"write": lambda old: old * 0}, {"value": torch.zeros(3, 4)}):
+        late = resume(base, edits=[Edit(site="attending.tokens", **value)]).allocation
+        assert torch.equal(base.allocation.relevance, late.relevance)
+        assert not late.tokens.any()
 
 
 def test_a_number_that_is_not_finite_in_an_entry_is_told_with_its_query():
