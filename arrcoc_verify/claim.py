@@ -168,7 +168,10 @@ def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Leve
         per_scene, grouped = -broken, by_cluster(-broken, clusters)
     else:
         per_scene = np.asarray(measured.values, dtype=np.float64)
-        grouped = by_cluster(per_scene, clusters)
+        distance = isinstance(measured, Distances)
+        # Distances are averaged as squares: a scene far off must not hide behind its neighbours.
+        grouped = by_cluster(per_scene**2 if distance else per_scene, clusters)
+        grouped = np.sqrt(grouped) if distance else grouped
         margin = 0.0 if claim.margin is None else claim.margin
         if isinstance(measured, Effects):
             placebos = measured.placebos
@@ -191,7 +194,7 @@ def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Leve
             decision = Decision(
                 outcome=Outcome.INCONCLUSIVE,
                 reason=f"no case met: {', '.join(unmet)}",
-                effect=decision.effect, null=decision.null, n=decision.n,
+                effect=decision.effect, null=decision.null, p_hold=1.0, p_refute=1.0, n=decision.n,
             )  # fmt: skip
     return Judged(
         decision=decision,

@@ -243,7 +243,7 @@ CLAIMS = (
         id="whole.place-does-not-matter", stage="knowing", kind="independent",
         sentence="an object that is moved with its surroundings keeps its relevance",
         operation="move the picture by whole cells; change of the target's mean relevance",
-        source="no spatial prior is declared", measure=place_does_not_matter, margin=0.5,
+        source="no spatial prior is declared", measure=place_does_not_matter, margin=1.0,
         unit="spreads of relevance", gates=RUNTIME,
     ),
 )  # fmt: skip
