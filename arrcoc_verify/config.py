@@ -201,7 +201,7 @@ def _share(given: _Given) -> float:
 def _whole(least: int) -> Callable[[_Given], int]:
     def read(given: _Given) -> int:
         number = _number(given)
-        if number != int(number) or number < least:
+        if not number.is_integer() or number < least:
             raise given.bad(f"a whole number of at least {least}")
         return int(number)
 
@@ -228,10 +228,10 @@ def _patterns(given: _Given) -> tuple[str, ...]:
 
 
 def _switch(given: _Given) -> bool:
-    words = {"true": True, "false": False, True: True, False: False}
-    if given.value not in words:
+    value = {"true": True, "false": False}.get(str(given.value).lower())
+    if value is None:
         raise given.bad("true or false")
-    return words[given.value]
+    return value
 
 
 def _waivers(given: _Given) -> tuple[Waiver, ...]:

@@ -3,6 +3,7 @@
 import dataclasses
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,14 +37,30 @@ def with_profile(model: Model, profile: str | None) -> Model:
         ) from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadConfig(f"the profile {path} is not TOML: {error}") from error
-    known = {one.name: one for one in dataclasses.fields(ClaimProfile)}
-    for key, value in data.items():
+    known = [one.name for one in dataclasses.fields(ClaimProfile)]
+    for key in data:
         if key not in known:
             raise UnknownName(f"key of the profile {path}", key, known)
-        wanted = {"name": str, "salience_query_free": bool}.get(key, dict)
-        if not isinstance(value, wanted):
-            raise BadConfig(f"{key} in the profile {path}: wanted {wanted.__name__}, got {value!r}")
-    return dataclasses.replace(model, profile=ClaimProfile(**{"name": path.stem, **data}))
+    values = {key: _value(key, value, path) for key, value in data.items()}
+    return dataclasses.replace(model, profile=ClaimProfile(**{"name": path.stem, **values}))
+
+
+def _value(key: str, value: Any, path: Path) -> Any:
+    """Return a value of a profile as its kind."""
+    wanted = {"name": str, "salience_query_free": bool}.get(key, dict)
+    if not isinstance(value, wanted):
+        raise BadConfig(f"{key} in the profile {path}: wanted {_KINDS[wanted]}, got {value!r}")
+    if wanted is not dict:
+        return value
+    number = key == "margins"
+    for name, entry in value.items():
+        if isinstance(entry, bool) or not isinstance(entry, (int, float) if number else str):
+            kind = "a number" if number else "text"
+            raise BadConfig(f"{key} of {name} in the profile {path}: wanted {kind}, got {entry!r}")
+    return {name: float(entry) for name, entry in value.items()} if number else value
+
+
+_KINDS = {str: "text", bool: "true or false", dict: "a table"}
 
 
 def on_device(model: Model, device: str) -> Model:
