@@ -6,8 +6,9 @@ without waiting for the last one (Bonferroni; Holm over the whole would only con
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from arrcoc_verify.metric import mean_over
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.load import load_image, parse_box
 from arrcoc_verify.scenes.scene import Box, Region
-from arrcoc_verify.suite import GATES, with_margins
+from arrcoc_verify.suite import CLAIMS, GATES, with_margins
 from arrcoc_verify.suite import claim as built_in
 from arrcoc_verify.trial import Settings, attempt, read_gates, settle
 from arrcoc_verify.verdict import Case, Estimate, GateResult, Outcome, Verdict
@@ -63,13 +64,19 @@ class Experiment:
         """Return the verdict of a claim at this family's level."""
         (claim,) = with_margins([claim], self.model.profile)
         one = attempt(claim, self.asserted, self.read(claim.gates))
-        trial = settle([one], self.asserted.clusters(), self.settings)
+        # A user's own claim has the spike for a control; only built-in ones have planted faults.
+        kept = self._controls if any(claim.id == known.id for known in CLAIMS) else {}
+        trial = settle([one], self.asserted.clusters(), self.settings, kept)
         (verdict,) = trial.verdicts
         judged = trial.judged.get(claim.id)
         if judged is not None:
             verdict = replace(verdict, worst=self._worst(claim, judged))
         self.verdicts.append(verdict)
         return verdict
+
+    @cached_property
+    def _controls(self) -> Mapping[str, Mapping[str, str]]:
+        return kept_controls()
 
     def read(self, ids: Sequence[str]) -> list[GateResult]:
         """Return the results of these gates; each is read once."""
@@ -168,6 +175,13 @@ class Experiment:
             )  # fmt: skip
             cases.append(case)
         return tuple(cases)
+
+
+def kept_controls() -> Mapping[str, Mapping[str, str]]:
+    """Return the kept outcomes of the built-in claims' controls, as an audit takes them."""
+    from arrcoc_verify.faults.controls import load_controls
+
+    return load_controls()
 
 
 _SIGNED = ("causes", "mediates", "necessary", "sufficient", "sensitive_to", "monotone", "conserved")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,13 @@ def with_profile(model: Model, profile: str | None) -> Model:
 def _value(key: str, value: Any, path: Path) -> Any:
     """Return a value of a profile as its kind."""
     wanted = {"name": str, "salience_query_free": bool}.get(key, dict)
-    if not isinstance(value, wanted):
+    fits = isinstance(value, wanted)
+    if not fits:
         raise BadConfig(f"{key} in the profile {path}: wanted {_KINDS[wanted]}, got {value!r}")
-    if wanted is not dict:
-        return value
+    return _entries(key, value, path) if wanted is dict else value
+
+
+def _entries(key: str, value: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     number = key == "margins"
     for name, entry in value.items():
         if isinstance(entry, bool) or not isinstance(entry, (int, float) if number else str):

@@ -11,6 +11,11 @@ from arrcoc_verify.trial import Settings
 from arrcoc_verify.verdict import Outcome
 
 
+@pytest.fixture(autouse=True)
+def no_kept_controls(monkeypatch):
+    monkeypatch.setattr("arrcoc_verify.experiment.kept_controls", dict)
+
+
 @pytest.fixture(scope="module")
 def found():
     return scene_set(analytic.model(), per_cluster=1)
@@ -68,6 +73,21 @@ def test_gates_are_read_once_and_only_those_that_are_needed(found):
     assert ["input.live"] == list(tried.gates)
     assert first is tried.gates["input.live"]
     assert 2 == len(tried.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"), [("fired", Outcome.HOLDS), ("missed", Outcome.INCONCLUSIVE)]
+)
+def test_a_built_in_claim_holds_only_if_its_positive_controls_fired(
+    found, monkeypatch, state, outcome
+):
+    kept = {"attending.tokens-in-range": {"ceiling removed": state}}
+    monkeypatch.setattr("arrcoc_verify.experiment.kept_controls", lambda: kept)
+
+    verdict = experiment(found).holds("attending.tokens-in-range")
+
+    assert outcome is verdict.outcome
+    assert state == verdict.controls["ceiling removed"]
 
 
 def test_a_contract_has_no_margin_to_set(found):
