@@ -10,6 +10,14 @@ import importlib.metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the same names for type checkers; a test keeps both lists equal
+    from arrcoc_verify.adapters import Part as Part
+    from arrcoc_verify.adapters import Place as Place
+    from arrcoc_verify.adapters import describe as describe
+    from arrcoc_verify.adapters import load as load
+    from arrcoc_verify.adapters import whole as whole
+    from arrcoc_verify.audit import run_audit as run_audit
+    from arrcoc_verify.audit import scene_set as scene_set
+    from arrcoc_verify.claim import Claim as Claim
     from arrcoc_verify.edit import Edit as Edit
     from arrcoc_verify.effect import Effects as Effects
     from arrcoc_verify.effect import effects as effects
@@ -22,6 +30,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test keeps both lists e
     from arrcoc_verify.intervention import freeze as freeze
     from arrcoc_verify.intervention import patch as patch
     from arrcoc_verify.intervention import steer as steer
+    from arrcoc_verify.lab import Lab as Lab
     from arrcoc_verify.metric import METRICS as METRICS
     from arrcoc_verify.metric import Metric as Metric
     from arrcoc_verify.model import Allocation as Allocation
@@ -31,11 +40,22 @@ if TYPE_CHECKING:  # the same names for type checkers; a test keeps both lists e
     from arrcoc_verify.model import Step as Step
     from arrcoc_verify.scenes.scene import Region as Region
     from arrcoc_verify.scenes.scene import Scene as Scene
+    from arrcoc_verify.trial import Settings as Settings
     from arrcoc_verify.verdict import GateResult as GateResult
     from arrcoc_verify.verdict import Outcome as Outcome
     from arrcoc_verify.verdict import Verdict as Verdict
 
 PUBLIC = {
+    "Part": "adapters",
+    "Place": "adapters",
+    "describe": "adapters",
+    "load": "adapters",
+    "whole": "adapters",
+    "run_audit": "audit",
+    "scene_set": "audit",
+    "Claim": "claim",
+    "Lab": "lab",
+    "Settings": "trial",
     "Edit": "edit",
     "Effects": "effect",
     "effects": "effect",
