@@ -77,3 +77,18 @@ def test_time_is_utc_to_the_second() -> None:
 
 def test_memory_has_been_used() -> None:
     assert 1 < provenance.peak_mib() < 1_000_000
+
+
+def test_a_digest_of_code_changes_with_what_it_does_and_with_nothing_else(tmp_path):
+    file = tmp_path / "one.py"
+
+    def digest(text):
+        file.write_text(text)
+        return provenance.code_digest([file], tmp_path)
+
+    plain = digest("def f(x):\n    return x + 1\n")
+
+    assert plain == digest(
+        '"""Says."""\n\n\ndef f(x):  # why\n    """Says."""\n    return (x + 1)\n'
+    )
+    assert plain != digest("def f(x):\n    return x + 2\n")
