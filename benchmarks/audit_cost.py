@@ -17,14 +17,20 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES, QUICK_SIZES = (8, 16, 32, 64), (8, 16)
+SIZES, QUICK_SIZES = (8, 16, 32), (8, 12)
 
 
 def measured(*, quick: bool) -> dict[str, Any]:
     """Return seconds and MiB by number of units, and a line fitted through them."""
     rows: list[dict[str, float]] = []
     for units in QUICK_SIZES if quick else SIZES:
-        command = [sys.executable, "-m", "benchmarks.audit_cost", str(units)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.audit_cost",
+            str(units),
+            "attending.*" if quick else "*",
+        ]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         done = subprocess.run(
             command, cwd=ROOT, env={**os.environ, **threads}, capture_output=True, text=True,
@@ -34,10 +40,16 @@ def measured(*, quick: bool) -> dict[str, Any]:
             told = done.stderr.strip().splitlines() or ["no reason given"]
             return {"reason": f"the audit of {units} units failed: {told[-1]}", "rows": rows}
         rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-    return {"reason": "", "rows": rows, "fit": fitted(rows)}
+    return {
+        "reason": "",
+        "rows": rows,
+        "fit": fitted(rows, "seconds"),
+        "cpu_fit": fitted(rows, "cpu_seconds"),
+        "memory_fit": fitted(rows, "peak_mib"),
+    }
 
 
-def one(units: int) -> dict[str, float]:
+def one(units: int, claims: str) -> dict[str, float]:
     """Return what an audit of the analytic model on so many scenes costs, in this process.
 
     Scenes are taken from as many clusters as there are, one photograph each.
@@ -56,23 +68,25 @@ def one(units: int) -> dict[str, float]:
     chosen = [scene for _, _, scene in sorted(keyed, key=lambda item: item[:2])][:units]
     if len(chosen) < units:
         raise SystemExit(f"there are {len(chosen)} scenes only")
+    settings = Settings(seed=0, claims=(claims,))
+    cpu = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         result = run_audit(
-            model, replace(found, asserted=tuple(chosen)), Settings(seed=0), Path(folder) / "run"
+            model, replace(found, asserted=tuple(chosen)), settings, Path(folder) / "run"
         )
     return {
-        "units": units, "seconds": result.seconds, "cpu_seconds": time.process_time(),
+        "units": units, "seconds": result.seconds, "cpu_seconds": time.process_time() - cpu,
         "peak_mib": result.peak_mib, "claims": len(result.verdicts),
     }  # fmt: skip
 
 
-def fitted(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return seconds = fixed + each x units by least squares, and R2."""
+def fitted(rows: Sequence[Mapping[str, float]], what: str) -> dict[str, float]:
+    """Return `what` = fixed + each x units by least squares, and R2."""
     units = np.array([row["units"] for row in rows], dtype=float)
-    seconds = np.array([row["seconds"] for row in rows], dtype=float)
-    each, fixed = np.polyfit(units, seconds, 1)
-    left = seconds - (fixed + each * units)
-    whole = seconds - seconds.mean()
+    values = np.array([row[what] for row in rows], dtype=float)
+    each, fixed = np.polyfit(units, values, 1)
+    left = values - (fixed + each * units)
+    whole = values - values.mean()
     r2 = 1 - float(left @ left) / float(whole @ whole) if whole.any() else 1.0
     return {"fixed": float(fixed), "each": float(each), "r2": r2}
 
@@ -83,15 +97,21 @@ def shown(console: Console, cost: Mapping[str, Any] | None) -> None:
         console.print(f"the audit's cost: {cost['reason'] if cost else 'left out on request'}")
         return
     table = Table(title="the audit's cost")
-    for heading in ("units", "seconds", "peak MiB"):
+    for heading in ("units", "seconds", "CPU seconds", "peak MiB"):
         table.add_column(heading, justify="right")
     for row in cost["rows"]:
-        table.add_row(f"{row['units']}", f"{row['seconds']:.1f}", f"{row['peak_mib']:.0f}")
+        table.add_row(
+            f"{row['units']}", f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}",
+            f"{row['peak_mib']:.0f}",
+        )  # fmt: skip
     console.print(table)
-    fit = cost["fit"]
-    console.print(f"seconds = {fit['fixed']:.1f} + {fit['each']:.3f} x units, R2 = {fit['r2']:.4f}")
+    for what, fit in (("seconds", "fit"), ("CPU seconds", "cpu_fit"), ("peak MiB", "memory_fit")):
+        line = cost[fit]
+        console.print(
+            f"{what} = {line['fixed']:.1f} + {line['each']:.3f} x units, R2 = {line['r2']:.4f}"
+        )
 
 
 if __name__ == "__main__":
-    figures = json.dumps(one(int(sys.argv[1])))
+    figures = json.dumps(one(int(sys.argv[1]), sys.argv[2]))
     sys.stdout.write(figures + "\n")

@@ -56,5 +56,5 @@ def test_interventions_that_change_nothing_are_not_measured():
 
 def test_a_straight_line_is_fitted_exactly():
     rows = [{"units": n, "seconds": 2.0 + 0.5 * n} for n in (8, 16, 32)]
-    fit = audit_cost.fitted(rows)
+    fit = audit_cost.fitted(rows, "seconds")
     assert (2.0, 0.5, 1.0) == tuple(pytest.approx(fit[key]) for key in ("fixed", "each", "r2"))
