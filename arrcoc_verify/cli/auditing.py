@@ -74,6 +74,7 @@ def settings_of(config: Config) -> Settings:
 def _audited(
     model: Model, found: SceneSet, config: Config, out: Path, *, resumed: bool
 ) -> AuditResult:
+    warn(f"auditing {model.name} on {len(found.asserted)} scenes; the record goes to {out}")
     try:
         with progress() as tell:
             return run_audit(model, found, settings_of(config), out, resume=resumed, progress=tell)

@@ -220,6 +220,18 @@ def test_capture_writes_a_store_and_goes_on_with_it(command):
     )
 
 
+def test_a_stopped_capture_says_how_to_go_on(command, monkeypatch):
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("arrcoc_verify.capture.capture", stopped)
+
+    done = command("capture", "--model", f"{ROUTERS}:sound", "--per-cluster", 1, "--out", "store")
+
+    assert 130 == done.code
+    assert "To go on: the same command with --resume store" in done.err
+
+
 def test_a_store_that_is_not_there_cannot_be_resumed(command):
     done = command("capture", "--resume", "nowhere")
 
