@@ -244,6 +244,26 @@ def namespaces_of(
     return found
 
 
+_Places = list[tuple[dict[str, Any], str]]
+_found: dict[int, tuple[Callable[..., Any], tuple[int, int], _Places]] = {}
+
+
+def _places_of(function: Callable[..., Any]) -> _Places:
+    """Return `namespaces_of(function)`, looked for again only where something may have changed.
+
+    A sweep asks for the same function thousands of times, and to look through every name of every
+    module each time would cost more than a small model.
+    """
+    spaces = [getattr(module, "__dict__", None) for module in list(sys.modules.values())]
+    size = (len(spaces), sum(len(space) for space in spaces if isinstance(space, dict)))
+    known, then, places = _found.get(id(function), (None, (0, 0), []))
+    held = all(space.get(name) is function for space, name in places)
+    if known is not function or then != size or not held or not places:
+        places = namespaces_of(function)
+        _found[id(function)] = (function, size, places)
+    return places
+
+
 def _by_function(sites: Sequence[Site]) -> list[list[Site]]:
     groups: dict[int, list[Site]] = {}
     for site in sites:
@@ -269,7 +289,7 @@ def _wrapped(sites: Sequence[Site], see: Visit) -> Iterator[None]:
             output = output if new is old else put(output, key, new)
         return output
 
-    places = namespaces_of(function)
+    places = _places_of(function)
     loaded = set(sys.modules)
     try:
         for namespace, name in places:

@@ -187,6 +187,21 @@ def test_a_function_is_wrapped_in_every_namespace_that_imported_it(package):
     assert package[0].score is package[1].score is package[2].renamed is score
 
 
+def test_a_namespace_that_imports_a_function_later_is_wrapped_too(package):
+    score, x = package[0].score, torch.ones(2, 3)
+    site = at(FunctionResult(step="s", function=score))
+    with seen_with(zero, site):
+        pass
+    package[0].another = score
+    with seen_with(zero, site) as fired:
+        assert float(package[0].another(x).sum()) == 0
+    assert {"encoder.here": 1} == dict(fired)
+    del package[2].renamed
+    with seen_with(zero, site):
+        assert not hasattr(package[2], "renamed")
+    assert not hasattr(package[2], "renamed")
+
+
 def test_two_sites_of_one_function_both_fire(package):
     def both(x):
         return {"one": x, "two": x * 2}
