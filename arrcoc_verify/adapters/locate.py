@@ -25,7 +25,8 @@ def locate(reference: str, folder: Path | None = None) -> Any:
     Args:
         reference: `package.module:attribute` or `FILE.py:attribute`; the attribute may go on by
             dots, an index of a list included (`stages.py:net.blocks.3`).
-        folder: files are looked for here and may not lie outside; None means anywhere.
+        folder: files are looked for here and may not lie outside, and Python's own library, where
+            a name could be any command, is refused; None means anywhere.
 
     Raises:
         BadModel: it cannot be imported.
@@ -40,6 +41,11 @@ def locate(reference: str, folder: Path | None = None) -> Any:
     if source.endswith(".py"):
         value: Any = load_file(inside(source, folder))
     else:
+        if folder is not None and source.partition(".")[0] in sys.stdlib_module_names:
+            raise BadModel(
+                f"{reference!r} lies in Python's own library: a declaration names the model's "
+                "code, beside it or in an installed package"
+            )
         value = _imported(source, folder)
     for part in path.split("."):
         value = attribute(value, part, reference)

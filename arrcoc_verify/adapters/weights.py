@@ -94,7 +94,7 @@ def fill(module: nn.Module, path: Path) -> None:
     """
     held, wanted = load_weights(path), module.state_dict()
     missing = [name for name in wanted if name not in held]
-    extra = [name for name in held if name not in wanted]
+    extra = sorted(name for name in held if name not in wanted)
     other = [
         f"{name} is {tuple(held[name].shape)}, wanted {tuple(value.shape)}"
         for name, value in wanted.items()

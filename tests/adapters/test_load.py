@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,11 @@ def mapping():
 
 def network():
     return Net()
+
+def trains():
+    from arrcoc_verify.adapters import Part, describe
+    steps = {"relevance": Part(run=Net(), inputs=("image",)), "tokens": tokens}
+    return describe("trains", steps, grid=(4, 4), image_size=(64, 64))
 
 def fails():
     raise RuntimeError("out of luck")
@@ -90,16 +97,15 @@ excluded = { "knowing.x" = "we do not say so" }
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A working folder with a stranger's files; what they add to the import path is taken back."""
-    import sys
-
+    """A working folder with a stranger's files; what they add to the imports is taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in [name for name in sys.modules if name.startswith(("stages", "helper_of"))]:
-        monkeypatch.delitem(sys.modules, name)
     (tmp_path / "stages.py").write_text(STAGES)
     (tmp_path / "model.toml").write_text(TOML)
-    return tmp_path
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(tmp_path):
+            del sys.modules[name]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +138,7 @@ def test_each_form_of_naming_a_model_loads_it(folder, spec, name):
         ("stages:number", "is a int; wanted a Model or a function"),
         ("stages:network", "returned a Net; wanted a Model .* or .whole"),
         ("stages:fails", r"RuntimeError: out of luck \(stages.py, line"),
+        ("stages:trains", "module Net of 'trains' is in training mode; call .eval"),
         ("stages:", "names no model"),
         ("arrcoc01:missing", "there is no folder missing"),
         ("arrcoc01:.", "no file of . defines generate_texture_array"),
@@ -215,6 +222,7 @@ def test_a_toml_file_makes_a_network_with_its_weights(folder):
         ('name = "tokens"', "", "needs a `name`"),
         ('name = "tokens"', 'name = "relevance"', "two .* are called 'relevance'"),
         ("[model]", "[model", "not TOML"),
+        ("stages.py:tokens", "os:system", "lies in Python's own library"),
         ("[model]", "[profile]\nexcludes = {}\n[model]", "field of the profile 'excludes': did"),
     ],
 )  # fmt: skip
