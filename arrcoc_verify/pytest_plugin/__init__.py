@@ -19,6 +19,7 @@ from arrcoc_verify.pytest_plugin.hooks import (
     pytest_report_header,
     pytest_report_teststatus,
     pytest_runtest_makereport,
+    pytest_runtest_setup,
 )
 from arrcoc_verify.pytest_plugin.saying import Arrcoc, ClaimFailed, ClaimInvalid
 
@@ -37,4 +38,5 @@ __all__ = [
     "pytest_report_header",
     "pytest_report_teststatus",
     "pytest_runtest_makereport",
+    "pytest_runtest_setup",
 ]

@@ -5,20 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from arrcoc_verify.errors import ArrcocError, UnknownName
+from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.pytest_plugin import options
 from arrcoc_verify.pytest_plugin.ledger import Ledger
+from arrcoc_verify.pytest_plugin.marker import MARK, makes_claims, wrong_marker
 from arrcoc_verify.pytest_plugin.saying import Arrcoc, ClaimFailed, ClaimInvalid
-from arrcoc_verify.pytest_plugin.state import (
-    KNOWN,
-    MADE,
-    MARK,
-    NO_MODEL,
-    SESSION,
-    Session,
-    makes_claims,
-    session_of,
-)
+from arrcoc_verify.pytest_plugin.state import MADE, NO_MODEL, SESSION, Session, session_of
 
 if TYPE_CHECKING:
     from arrcoc_verify.audit import SceneSet
@@ -31,6 +23,11 @@ MARKER = (
 )
 
 
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare options and ini keys."""
     options.add(parser)
@@ -40,6 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the settings; what is wrong with them is a usage error."""
     config.addinivalue_line("markers", MARKER)
     state = config.stash[SESSION] = Session(config)
+    if config.getoption("arrcoc_suite") and not is_worker(config):
+        from arrcoc_verify.pytest_plugin.items import check_patterns
+
+        check_patterns(state.settings.claims)
     config.pluginmanager.register(Ledger(config, state), "arrcoc-ledger")
 
 
@@ -61,36 +62,22 @@ def pytest_collection_modifyitems(
         from arrcoc_verify.pytest_plugin.items import built_in
 
         items.extend(built_in(session))
-    for item in items:
-        for mark in item.iter_markers(MARK):
-            _check_marker(item, mark)
+    wrong = [f"{item.nodeid}: {text}" for item in items if (text := wrong_marker(item))]
+    if wrong and not is_worker(config):  # a worker that raises here takes the whole session down
+        raise pytest.UsageError("\n".join(wrong))
 
 
-def _check_marker(item: pytest.Item, mark: pytest.Mark) -> None:
-    if mark.args:
-        raise pytest.UsageError(
-            f"{item.nodeid}: @pytest.mark.{MARK} takes keywords only "
-            f"({', '.join(KNOWN)}), got {mark.args!r}"
-        )
-    for name, value in mark.kwargs.items():
-        if name not in KNOWN:
-            error = UnknownName(f"keyword of @pytest.mark.{MARK}", name, KNOWN)
-            raise pytest.UsageError(f"{item.nodeid}: {error}")
-        right = value in (None, "fail", "skip") if name == "inconclusive" else _whole(value)
-        if not right:
-            raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.{MARK}({name}={value!r})")
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Refuse a marker that says what nobody knows, where a worker could not do so before."""
+    if text := wrong_marker(item):
+        pytest.fail(text, pytrace=False)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Count the claims that share alpha; ask for a model where tests need one."""
     state = session_of(session.config)
     state.collected(session.items)
-    worker = hasattr(session.config, "workerinput")
-    if state.expected and state.settings.model is None and not worker:
+    if state.expected and state.settings.model is None and not is_worker(session.config):
         raise pytest.UsageError(NO_MODEL)
 
 

@@ -1,12 +1,13 @@
 """The built-in claims as tests: `pytest --arrcoc-model M --arrcoc-suite`, without a user's file."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from arrcoc_verify.errors import ArrcocError, UsageError
+from arrcoc_verify.pytest_plugin.marker import MARK
 from arrcoc_verify.pytest_plugin.saying import Arrcoc, ClaimFailed, ClaimInvalid
-from arrcoc_verify.pytest_plugin.state import MARK, session_of
+from arrcoc_verify.pytest_plugin.state import session_of
 
 SUITE = "arrcoc-suite"
 
@@ -41,15 +42,22 @@ class ClaimItem(pytest.Item):
 
 
 def built_in(session: pytest.Session) -> Iterator[pytest.Item]:
-    """Yield a test for every built-in claim that the options ask for.
+    """Yield a test for every built-in claim that the options ask for."""
+    suite = Suite.from_parent(session, name=SUITE, nodeid=SUITE)
+    for item in suite.collect():
+        item.add_marker(getattr(pytest.mark, MARK))
+        yield item
+
+
+def check_patterns(patterns: Sequence[str]) -> None:
+    """Refuse patterns of claim ids that match nothing.
 
     Raises:
-        pytest.UsageError: a pattern matches no claim.
+        pytest.UsageError: with the nearest id.
     """
-    suite = Suite.from_parent(session, name=SUITE, nodeid=SUITE)
+    from arrcoc_verify.suite import select
+
     try:
-        for item in suite.collect():
-            item.add_marker(getattr(pytest.mark, MARK))
-            yield item
+        select(patterns)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None

@@ -34,6 +34,8 @@ class Ledger:
             self._state.receive(report.nodeid, news)
         if report.when == "call" or (report.when == "setup" and report.skipped):
             self._state.ended.add(report.nodeid)
+        if report.when == "setup" and report.failed:
+            self._state.unready.add(report.nodeid)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -86,7 +88,13 @@ def lines(state: Session) -> Iterator[str]:
             word = verdict.outcome.value.upper()
             yield f"{word} {nodeid}: {verdict.id}: {verdict.reason}{waived}"
     for nodeid in state.lost:
-        yield f"NOT_RUN {nodeid}: it was collected, but no result came back"
+        yield f"NOT_RUN {nodeid}: {_why_lost(nodeid, state)}"
+
+
+def _why_lost(nodeid: str, state: Session) -> str:
+    if nodeid in state.unready:
+        return "its setup failed"
+    return "it was collected, but no result came back"
 
 
 def by_stage(verdicts: Sequence[Verdict], lost: int) -> Iterator[str]:
@@ -148,7 +156,7 @@ def write_record(state: Session, folder: Path) -> Path:
     from arrcoc_verify.report.record import Record
     from arrcoc_verify.report.writer import Header, RecordWriter
 
-    verdicts = [*_named_apart(state), *(_not_run(nodeid) for nodeid in state.lost)]
+    verdicts = [*_named_apart(state), *(_not_run(nodeid, state) for nodeid in state.lost)]
     settings = state.settings
     header = Header(
         command=shlex.join(["pytest", *sys.argv[1:]]),
@@ -184,8 +192,8 @@ def _named_apart(state: Session) -> Iterator[Verdict]:
         yield replace(verdict, id=name)
 
 
-def _not_run(nodeid: str) -> Verdict:
+def _not_run(nodeid: str, state: Session) -> Verdict:
     return Verdict(
         id=nodeid, sentence="a claim of a test that was collected", stage="runtime", kind="causes",
-        outcome=Outcome.NOT_RUN, reason="no result came back from this test",
+        outcome=Outcome.NOT_RUN, reason=_why_lost(nodeid, state),
     )  # fmt: skip

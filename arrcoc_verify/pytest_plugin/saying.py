@@ -9,7 +9,8 @@ import pytest
 
 from arrcoc_verify.errors import ArrcocError, BadConfig
 from arrcoc_verify.pytest_plugin import options
-from arrcoc_verify.pytest_plugin.state import MADE, MARK, Session, claims_of, session_of
+from arrcoc_verify.pytest_plugin.marker import MARK, claims_of
+from arrcoc_verify.pytest_plugin.state import MADE, Session, session_of
 from arrcoc_verify.verdict import Outcome, Verdict, to_json
 
 if TYPE_CHECKING:

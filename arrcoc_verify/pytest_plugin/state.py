@@ -8,14 +8,11 @@ import pytest
 
 from arrcoc_verify.config import Config
 from arrcoc_verify.pytest_plugin import options
+from arrcoc_verify.pytest_plugin.marker import claims_of, makes_claims
 from arrcoc_verify.verdict import Verdict, to_json, verdict_from_json
 
 if TYPE_CHECKING:
     from arrcoc_verify.experiment import Experiment
-
-MARK = "arrcoc"
-KNOWN = ("claims", "inconclusive")
-"""Keywords of the marker."""
 
 
 class Session:
@@ -26,6 +23,7 @@ class Session:
         family: number of claims that share alpha; known after collection.
         expected: ids of collected tests that make claims.
         ended: ids of those that came to an end.
+        unready: ids of those whose setup failed.
         verdicts: (test, verdict) as they came back.
         gates: gate id -> result as JSON.
         about: model and pictures as JSON, for the record; empty until known.
@@ -37,6 +35,7 @@ class Session:
         self.family = self.settings.family or 1
         self.expected: set[str] = set()
         self.ended: set[str] = set()
+        self.unready: set[str] = set()
         self.verdicts: list[tuple[str, Verdict]] = []
         self.gates: dict[str, Mapping[str, Any]] = {}
         self.about: dict[str, Any] = {}
@@ -88,7 +87,7 @@ class Session:
 
     @property
     def lost(self) -> list[str]:
-        """Tests that were collected and never came to an end."""
+        """Tests that were collected and made no claim: no result came back, or setup failed."""
         return sorted(self.expected - self.ended)
 
 
@@ -99,17 +98,6 @@ MADE = pytest.StashKey[list[Verdict]]()
 def session_of(config: pytest.Config) -> Session:
     """Return the plugin's state of this session."""
     return config.stash[SESSION]
-
-
-def makes_claims(item: pytest.Item) -> bool:
-    """Whether a test asks for the fixture `arrcoc` or carries the marker."""
-    return MARK in getattr(item, "fixturenames", ()) or item.get_closest_marker(MARK) is not None
-
-
-def claims_of(item: pytest.Item) -> int:
-    """Return how many claims a test says that it makes; one where it says nothing."""
-    mark = item.get_closest_marker(MARK)
-    return 1 if mark is None else int(mark.kwargs.get("claims", 1))
 
 
 def _make(settings: Config, family: int) -> "Experiment":

@@ -212,6 +212,8 @@ def test_a_model_that_cannot_be_loaded_is_an_error_with_one_message(judge):
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*is in training mode; call .eval() before verifying*"])
     assert not any("Traceback" in line or "adapters" in line for line in result.outlines)
+    assert "NOT_RUN" in summary(result)[-1]
+    assert summary(result)[-1].endswith(": its setup failed")
 
 
 def test_claims_without_a_model_are_a_usage_error(judge):
@@ -242,7 +244,7 @@ def test_a_bad_option_is_a_usage_error(judge, option, message):
     [
         ("arrcoc('salience')", "*takes keywords only*"),
         ("arrcoc(claim=2)", "*unknown keyword of @pytest.mark.arrcoc*did you mean 'claims'?*"),
-        ("arrcoc(claims=0)", "*@pytest.mark.arrcoc(claims=0)*"),
+        ("arrcoc(claims=0)", "*claims of @pytest.mark.arrcoc: wanted a whole number, got 0*"),
     ],
 )
 def test_a_marker_with_what_nobody_knows_is_a_usage_error(judge, mark, message):
@@ -299,8 +301,9 @@ def test_the_suite_is_collected_without_a_user_s_file(judge):
     result.stdout.fnmatch_lines(["arrcoc-suite::attending.tokens-in-range PASSED*"])
 
 
-def test_a_suite_pattern_that_matches_nothing_is_a_usage_error(judge):
-    result = judge("", "--arrcoc-suite", "--arrcoc-claims=atending.tokens-in-range")
+@pytest.mark.parametrize("spread", [[], ["-n", "1"]])
+def test_a_suite_pattern_that_matches_nothing_is_a_usage_error(judge, spread):
+    result = judge("", "--arrcoc-suite", "--arrcoc-claims=atending.tokens-in-range", *spread)
 
     assert pytest.ExitCode.USAGE_ERROR == result.ret
     result.stderr.fnmatch_lines(["*did you mean 'attending.tokens-in-range'?*"])
@@ -353,6 +356,24 @@ def test_workers_say_the_same_as_one_process(judge):
 
     assert alone.parseoutcomes() == spread.parseoutcomes()
     assert summary(alone) == summary(spread)
+
+
+def test_a_wrong_marker_in_a_worker_is_an_error_of_its_test_alone(judge):
+    source = """
+        import pytest
+
+        @pytest.mark.arrcoc(claim=2)
+        def test_wrong(arrcoc):
+            pass
+
+        def test_plain():
+            pass
+    """
+
+    result = judge(source, "-n", "1")
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*did you mean 'claims'?*"])
 
 
 def test_a_worker_that_dies_leaves_its_test_not_run(judge):
