@@ -162,7 +162,7 @@ def departure(
     for name in ("tokens", "membership"):
         before = getattr(alone, name)[row].double()
         after = getattr(found, name)[place].double()
-        if _beyond_a_cut(before, after, one, declared):
+        if _beyond_a_cut(before, after, one, declared, rounds=name == "tokens"):
             count = int((before != after).sum())
             return (
                 change,
@@ -171,7 +171,9 @@ def departure(
     return change, ""
 
 
-def _beyond_a_cut(before: Tensor, after: Tensor, relevance: Tensor, declared: Declaration) -> bool:
+def _beyond_a_cut(
+    before: Tensor, after: Tensor, relevance: Tensor, declared: Declaration, *, rounds: bool
+) -> bool:
     moved = (before - after).abs()
     slack = declared.tolerance * max(float(before.abs().max()), 1.0)
     discrete = declared.integer or declared.ladder is not None or declared.lod is None
@@ -180,12 +182,12 @@ def _beyond_a_cut(before: Tensor, after: Tensor, relevance: Tensor, declared: De
         return False
     if not discrete:
         return True
+    rounds = rounds and declared.integer and declared.ladder is None and declared.lod is not None
     near = 10 * declared.tolerance * max(float(relevance.abs().max()), 1e-12)
     for patch in flipped.nonzero().flatten().tolist():
         across = before == after[patch]  # patches that had before what this one has now
         close = (relevance - relevance[patch]).abs() <= near
-        rounding = declared.integer and declared.ladder is None and float(moved[patch]) <= 1
-        if not (rounding or bool((across & close).any())):
+        if not ((rounds and float(moved[patch]) <= 1) or bool((across & close).any())):
             return True
     return int(flipped.sum()) > max(2, len(before) // 50)
 
