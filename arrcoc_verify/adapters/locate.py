@@ -1,13 +1,14 @@
 """Find the Python object that a text names: `package.module:attribute` or `FILE.py:attribute`.
 
 To name an object is to let its module run; nothing else here executes anything. A file is loaded
-once for each content, under a name of its own, so that a step and a site which name the same
-function mean the same function, and an edited file is seen.
+once for each content, under the name that its neighbours import it by, so that a step, a site and a
+neighbour which name the same function mean the same function, and an edited file is seen.
 """
 
 import hashlib
 import importlib
 import importlib.util
+import linecache
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -85,29 +86,49 @@ def vars_of(value: Any) -> list[str]:
     return list(getattr(value, "__dict__", {}))
 
 
+_read: dict[Path, str] = {}
+"""File -> digest of what was last loaded from it."""
+
+
 def load_file(path: Path) -> ModuleType:
     """Return the module that a Python file makes, its folder importable from it.
 
     Raises:
         BadModel: the file raised while it ran.
     """
+    path = path.resolve()
+    importable(path.parent)
     content = path.read_bytes()
-    key = hashlib.sha256(str(path.resolve()).encode() + b"\0" + content).hexdigest()[:12]
-    name = f"_arrcoc_file_{path.stem}_{key}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
+    digest = hashlib.sha256(str(path).encode() + b"\0" + content).hexdigest()
+    name = path.stem if _importable_as(path) else f"_arrcoc_file_{path.stem}_{digest[:12]}"
+    held = sys.modules.get(name)
+    if held is not None and _read.setdefault(path, digest) == digest:
+        return held
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
         raise BadModel(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    importable(path.resolve().parent)
+    linecache.checkcache(str(path))  # the digest of a model reads its functions' source
     try:
-        spec.loader.exec_module(module)
+        # Not through the loader: its cached bytecode may be older than an edit in this second.
+        exec(compile(content, str(path), "exec"), module.__dict__)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise told(f"{path} could not be loaded", error) from error
+    _read[path] = digest
     return module
+
+
+def _importable_as(path: Path) -> bool:
+    """Return whether `import <stem>` means this very file, so that its neighbours share it."""
+    if not path.stem.isidentifier():
+        return False
+    try:
+        spec = importlib.util.find_spec(path.stem)
+    except ValueError:  # a module without a spec has that name
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve() == path
 
 
 def importable(folder: Path) -> None:

@@ -210,6 +210,28 @@ def hidden_road():
     return describe("hidden road", steps, **SIZE, lod=(64, 1088), integer=False, batch_size=1)
 
 
+def knows_its_own_tensors():
+    net = seeded(Scorer)
+    kept = {}
+
+    def information(image):
+        found = net(image)
+        return found if found is kept["last"] else found * 1.01
+
+    net.register_forward_hook(lambda _module, _args, output: kept.update(last=output))
+    return sound({"information": information}, {"encoder.net": Place(module=net)})
+
+
+def not_finite():
+    def relevance(information, query_relevance):
+        return (information + query_relevance) / query_relevance.sum()
+
+    model = sound()
+    steps = [dataclasses.replace(one, run=relevance) if one.name == "relevance" else one
+             for one in model.steps]  # fmt: skip
+    return lies(dataclasses.replace(model, steps=tuple(steps)), batch_size=1)
+
+
 def hides_its_network():
     net = seeded(Scorer)
     return dataclasses.replace(sound({"information": Part(run=net, inputs=("image",))}), modules=())
@@ -270,6 +292,8 @@ EACH = {
     keeps_results_by_query: "stateless",
     reuses_a_buffer: "stateless",
     hidden_road: "resume",
+    knows_its_own_tensors: "identity",
+    not_finite: "runs",
     hides_its_network: "training-refused",
     swallows_errors: "nothing-left",
     clears_hooks: "foreign-hooks",

@@ -246,6 +246,14 @@ def test_a_network_in_training_mode_is_refused_wherever_it_is_held():
     assert (net,) == describe("evaluates", {"tokens": Holder()}, **SIZE).modules
 
 
+def test_a_site_in_a_compiled_network_is_refused_when_it_is_described():
+    net = seeded(lambda: nn.Conv2d(3, 1, 16, 16))
+    steps = {"net": Part(run=torch.compile(net, backend="eager"), inputs=("image",)),
+             "tokens": lambda net: net[:, 0]}  # fmt: skip
+    with pytest.raises(BadModel, match="lies in a compiled module"):
+        describe("compiled", steps, sites={"encoder.net": Place(module=net)}, **SIZE)
+
+
 def test_a_network_held_in_a_default_argument_is_known():
     assert 2 == len(strangers.in_inference_mode().modules)
 

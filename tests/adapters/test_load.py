@@ -241,6 +241,30 @@ def test_a_link_out_of_the_folder_is_followed_and_refused(folder, tmp_path_facto
         load("model.toml")
 
 
+NEIGHBOURS = """
+[model]
+grid = [4, 4]
+image_size = [64, 64]
+[[step]]
+name = "tokens"
+run = "{step}"
+[[site]]
+name = "balancing.relevance"
+function = "{site}"
+"""
+
+
+@pytest.mark.parametrize("step", ["user.py:both", "user:both"])
+@pytest.mark.parametrize("site", ["stages.py:relevance", "stages:relevance", "user.py:relevance"])
+def test_a_function_that_a_neighbour_imported_by_name_is_the_same_function(folder, step, site):
+    (folder / "user.py").write_text(
+        "from stages import relevance, tokens\n\ndef both(image):\n"
+        "    return tokens(relevance(image))\n"
+    )
+    (folder / "two.toml").write_text(NEIGHBOURS.format(step=step, site=site))
+    assert load("two.toml").role("relevance").name == "balancing.relevance"
+
+
 class Malicious:
     """Unpickled, it makes a file."""
 
