@@ -102,6 +102,25 @@ class CaseView:
         return [*self.scores, *([self.relevance] if self.relevance else []), *self.others]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFile:
+    """One picture with its query, and every case that was kept of it, weakest first."""
+
+    view: CaseView
+    also: Sequence[CaseView]
+
+
+def files_of(views: Sequence[CaseView]) -> list[CaseFile]:
+    """Return views joined where they show the same: one picture, query, target and maps."""
+    files: dict[tuple[Any, ...], list[CaseView]] = {}
+    for view in views:
+        case = view.case
+        maps = tuple(sorted(case.maps.items()))
+        same = (case.scene, case.query, case.image, case.region, maps, tuple(case.waterfall))
+        files.setdefault(same, []).append(view)
+    return [CaseFile(view=first, also=rest) for first, *rest in files.values()]
+
+
 def ordered_cases(verdicts: Sequence[Verdict]) -> list[tuple[Verdict, Case]]:
     """Return all cases, weakest first.
 

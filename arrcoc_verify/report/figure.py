@@ -8,7 +8,10 @@ from arrcoc_verify.report.event import Decomposition, Share, Tension
 from arrcoc_verify.verdict import Estimate, Verdict
 
 AT_MOST = ("no_effect", "independent", "conserved")
-"""Kinds of claim whose effect must stay below the margin; of all others it must reach it."""
+"""Kinds of claim whose effect must stay below the margin."""
+
+DISTANCE = "root mean square"
+"""How the method of an interval of a distance begins; it too must stay below the margin."""
 
 SHOWN_MARGINS = (-1.5, 4.0)
 """What a small plot shows, in margins; an arrow marks what lies beyond."""
@@ -54,10 +57,20 @@ class IntervalPlot:
     beyond_right: bool
 
 
+def stays_below(verdict: Verdict) -> bool:
+    """Whether the effect must stay below the margin for the claim to hold; else it must reach it.
+
+    Some kinds, such as `mediates`, are read either as an effect or as a distance that must vanish,
+    so the reading decides before the kind.
+    """
+    distance = verdict.effect is not None and verdict.effect.method.startswith(DISTANCE)
+    return distance or verdict.kind in AT_MOST
+
+
 def claimed_range(verdict: Verdict) -> tuple[float, float]:
     """Return the range in which the effect must lie for the claim to hold, in its unit."""
     margin = verdict.margin or 0.0
-    if verdict.kind in AT_MOST:
+    if stays_below(verdict):
         return -abs(margin), abs(margin)
     return (margin, math.inf) if margin >= 0 else (-math.inf, margin)
 
@@ -78,7 +91,7 @@ def shared_scale(verdicts: Sequence[Verdict], width: float) -> Scale:
             if estimate is not None:
                 values += [estimate.low, estimate.high, estimate.value]
         ends = [end for end in claimed_range(verdict) if math.isfinite(end)]
-        values += ends if verdict.kind not in AT_MOST else ends[1:]
+        values += ends[1:] if stays_below(verdict) else ends
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite), max(finite)
     room = 0.04 * (high - low or 1.0)

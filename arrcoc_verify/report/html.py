@@ -14,10 +14,10 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from arrcoc_verify.report import colour, figure, text
+from arrcoc_verify.report import colour, figure, glance, text
 from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.atomic import write_text
-from arrcoc_verify.report.casefile import SEVERITY, CaseView, case_view, ordered_cases
+from arrcoc_verify.report.casefile import SEVERITY, CaseView, case_view, files_of, ordered_cases
 from arrcoc_verify.report.record import E, Record
 from arrcoc_verify.verdict import STAGES, Outcome, Verdict
 
@@ -40,15 +40,34 @@ WORDS = {
 }
 """Outcomes as a reader says them."""
 
+EXIT_WORDS = {
+    0: "every required claim holds",
+    1: "a required claim is refuted",
+    2: "a required claim is invalid or did not run",
+    3: "a required claim is undecided",
+}
+"""What an exit code means."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A verdict and its small plot, whose axis counts in margins."""
+    """A verdict and its small plot, whose axis counts in margins; a finding has an axis of its own.
+
+    Attributes:
+        verdict: what came out.
+        plot: the small plot; None when nothing finite was measured.
+        case: id of a case that the page shows, or "".
+        units: digest of the readings unit by unit, or "".
+        own: the plot of a finding, which shows its effect however far it lies.
+        own_scale: the axis of that plot, in the effect's unit.
+    """
 
     verdict: Verdict
     plot: figure.IntervalPlot | None
     case: str
     units: str = ""
+    own: figure.IntervalPlot | None = None
+    own_scale: figure.Scale | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +115,7 @@ def _page(record: Record, views: Sequence[CaseView], total: int) -> str:
             for sha, view in pictures.items()
         },
         cases=views,
+        files=files_of(views),
         cases_total=total,
         **_context(record, {view.case.id for view in views}),
     )
@@ -141,6 +161,8 @@ def _environment() -> jinja2.Environment:
         "names": text.join,
         "word": WORDS.__getitem__,
         "anchor": text.anchor,
+        "stays_below": figure.stays_below,
+        "bound": glance.bound,
         "by_severity": lambda rows: sorted(rows, key=_row_severity),
     }
     return environment
@@ -167,7 +189,7 @@ def _context(record: Record, shown: set[str]) -> dict[str, Any]:
         "tally": {o.value: sum(v.outcome is o for v in verdicts) for o in SEVERITY},
         "verdicts": verdicts,
         "stages": [(s, [row for row in rows if row.verdict.stage == s]) for s in stages],
-        "findings": [row for row in by_severity if row.verdict.outcome in loud],
+        "findings": [_with_own_axis(row) for row in by_severity if row.verdict.outcome in loud],
         "quiet": [row for row in rows if row.verdict.outcome not in loud],
         "untested": [
             (o.value, [v for v in verdicts if v.outcome is o]) for o in SEVERITY[2:5]
@@ -181,7 +203,9 @@ def _context(record: Record, shown: set[str]) -> dict[str, Any]:
         "tensions": [(t, *figure.tension_panels(t, 150.0)) for t in _latest(record, ev.Tension)],
         "sites": [row for event in _latest(record, ev.Sites) for row in event.rows],
         "notes": record.of(ev.Note),
-        "at_most": figure.AT_MOST,
+        "fault": glance.first_fault(verdicts),
+        "controls": glance.controls(verdicts),
+        "exit_words": EXIT_WORDS,
     }  # fmt: skip
 
 
@@ -201,6 +225,13 @@ def _row(verdict: Verdict, shown: set[str], scale: figure.Scale | None = None) -
     plot = figure.interval_plot(verdict, scale) if scale is not None else None
     case = next((case.id for case in verdict.worst if case.id in shown), "")
     return Row(verdict=verdict, plot=plot, case=case)
+
+
+def _with_own_axis(row: Row) -> Row:
+    if row.plot is None:
+        return row
+    scale = figure.shared_scale([row.verdict], _LARGE_WIDTH)
+    return replace(row, own=figure.interval_plot(row.verdict, scale), own_scale=scale)
 
 
 def _groups(verdicts: Sequence[Verdict], stages: Sequence[str], shown: set[str]) -> list[Group]:

@@ -10,7 +10,7 @@ from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.html import BUDGET, headline, render
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.report.writer import RecordWriter
-from arrcoc_verify.verdict import Outcome, Waiver
+from arrcoc_verify.verdict import Case, Outcome, Verdict, Waiver
 from tests.reports.hostile_record import make_hostile_record
 from tests.reports.made_record import make_record
 from tests.unit.report.small_record import estimate, finish, header, verdict, writer
@@ -173,6 +173,73 @@ def test_above_the_budget_fewer_cases_are_shown_and_the_page_says_so(record: Rec
     assert len(page.encode()) <= 460_000
     assert f"Showing {shown} of 12 cases" in page
     assert "Showing none of 12 cases" in render(record, budget=1)
+
+
+def page_with(tmp_path: Path, *verdicts: Verdict) -> str:
+    into = writer(tmp_path / "record")
+    for one in verdicts:
+        into.add_claim(one)
+    finish(into)
+    return render(Record.load(tmp_path / "record"))
+
+
+def test_the_debugger_is_told_first_where_a_fault_shows_first(tmp_path: Path) -> None:
+    page = page_with(
+        tmp_path,
+        verdict("knowing.sound"),
+        verdict("balancing.right", sentence="the mix is a sum"),
+        verdict("balancing.wrong", Outcome.REFUTED),
+        verdict("attending.late", Outcome.REFUTED),
+    )
+    first = Page(page[: page.index('<section id="claims">')]).text
+    assert "Refuted first at balancing ; the stages before it hold" in first
+    text = Page(page).text
+    assert "Where it shows first: balancing. 1 refuted and 1 holding claim there." in text
+    assert "(knowing) holds, so look at what balancing does with sound input." in text
+    assert "Also refuted, perhaps only because of it: attending." in text
+
+
+def test_a_fault_after_an_undecided_stage_is_not_pinned_down(tmp_path: Path) -> None:
+    page = page_with(
+        tmp_path,
+        verdict("knowing.unsure", Outcome.INCONCLUSIVE),
+        verdict("balancing.wrong", Outcome.REFUTED),
+    )
+    assert "could be shown, so the cause may lie further up." in page
+    assert "the stages before it hold" not in page
+
+
+def test_a_distance_is_never_said_to_be_wanted_large(tmp_path: Path) -> None:
+    effect = estimate(0.0, 0.0, 0.0, method="root mean square, bootstrap-t")
+    page = page_with(tmp_path, verdict(kind="mediates", effect=effect, margin=0.01, n=24))
+    assert "at most 0.01" in page
+    assert "at least 0.01" not in page
+
+
+def test_a_rule_without_exceptions_shows_its_violations_and_cases(tmp_path: Path) -> None:
+    rule = verdict(kind="conserved", numbers={"violations": 0.0, "cases": 264.0}, n=264)
+    text = Page(page_with(tmp_path, rule)).text
+    assert "0 violations in 264 cases no violation" in text
+
+
+def test_a_control_that_missed_is_on_the_first_screen(tmp_path: Path) -> None:
+    page = page_with(
+        tmp_path,
+        verdict("knowing.one", controls={"spike": "fired"}),
+        verdict("knowing.two", controls={"spike": "missed"}),
+    )
+    assert "Controls: 1 of 2 did what they must; not those of knowing.two" in Page(page).text
+
+
+def test_a_picture_kept_for_two_claims_is_shown_once_with_both(tmp_path: Path) -> None:
+    def claim(name: str) -> Verdict:
+        case = Case(id=f"case-of-{name}", scene="s", query="q", effect=1.0, replay=f"again {name}")
+        return verdict(f"knowing.{name}", worst=(case,))
+
+    page = page_with(tmp_path, claim("one"), claim("two"))
+    assert page.count('<article class="case') == 1
+    for wanted in ('id="case-case-of-one"', 'id="case-case-of-two"', "again one", "again two"):
+        assert wanted in page
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from arrcoc_verify.report.casefile import CaseView, case_view, ordered_cases
+from arrcoc_verify.report.casefile import CaseView, case_view, files_of, ordered_cases
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.verdict import Case, Outcome
 from tests.unit.report.small_record import finish, verdict, writer
@@ -79,6 +80,16 @@ def test_maps_of_nothing_finite_are_drawn_empty(tmp_path: Path) -> None:
     view = view_of(tmp_path, {"relevance": np.full((2, 2), np.nan)})
     assert view.relevance is not None
     assert (0.0, 1.0) == (view.relevance.low, view.relevance.high)
+
+
+def test_cases_that_show_the_same_are_one_file_and_keep_their_order(tmp_path: Path) -> None:
+    view = view_of(tmp_path, scores())
+    again = replace(view, case=replace(view.case, id="again", effect=2.0, replay="other"))
+    other = replace(view, case=replace(view.case, id="other", query="another"))
+    files = files_of([view, other, again])
+    assert [("c", ["again"]), ("other", [])] == [
+        (file.view.case.id, [also.case.id for also in file.also]) for file in files
+    ]
 
 
 def test_the_worst_case_of_each_refuted_claim_comes_first() -> None:

@@ -45,6 +45,13 @@ def test_the_band_is_what_is_claimed(
     assert expected == figure.claimed_range(claim(kind, margin, 0, 1))
 
 
+def test_a_distance_must_stay_below_its_margin_whatever_its_kind() -> None:
+    distance = estimate(0.0, 0.0, 0.0, method="root mean square, bootstrap-t")
+    assert figure.stays_below(verdict(kind="mediates", margin=1.0, effect=distance))
+    assert not figure.stays_below(claim("mediates", 0.9, 1.0, 0.01))
+    assert figure.stays_below(verdict(kind="no_effect", margin=1.0))
+
+
 @pytest.mark.parametrize("margin", [16, 0.05, -8])
 def test_a_margin_is_equally_long_in_every_small_plot(margin: float) -> None:
     scale = figure.margin_scale(margin, 168)
