@@ -38,9 +38,12 @@ def _favours(name: str) -> Measure:
     def measure(lab: Lab) -> Effects:
         channel = SCORERS.index(lab.model.profile.favours[name])
         up, down = (_weights(lab, _pushed(lab, name, sign * PUSH)) for sign in (1, -1))
+        moved = (up - down).mean(0).tolist()
+        told = {f"weight of {s}": m for s, m in zip(SCORERS, moved, strict=True)}
         return Effects(
             values=(up - down)[:, channel],
             spiked=spiked_vector(lab, "weights", SCORERS, SCORERS[channel], 0.02),
+            numbers=told,
         )
 
     return measure
