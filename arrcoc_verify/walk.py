@@ -85,6 +85,11 @@ class Run:
                 raise UsageError(
                     f"site {name!r} was not read in this run; name it in `read` when running"
                 )
+        if len(shapes := {tuple(part.shape[1:]) for part in parts}) > 1:
+            raise ShapeMismatch(
+                f"site {name!r} has another shape in each batch ({sorted(shapes)}), such as a "
+                "text's length: read it from one batch"
+            )
         return torch.cat(parts)
 
     def role(self, role: str) -> Tensor | None:

@@ -290,8 +290,13 @@ def _acts(at: Location, role: str | None, steps: Sequence[Step]) -> bool:
 
 
 def _plain(value: Any, tracer: _Tracer, count: int) -> bool:
-    """Return whether a value without a role is an activation that can be read one way only."""
+    """Return whether a value without a role is an activation that can be read one way only.
+
+    Whole numbers without a role are names of things (indices, token ids, masks), not activations.
+    """
     if not isinstance(value, Tensor) or not value.ndim or value.shape[0] != count:
+        return False
+    if not value.is_floating_point():
         return False
     grid, pixels = tracer.declaration.grid, tracer.declaration.image_size
     return len(readings(tuple(value.shape), grid, pixels, None)) == 1

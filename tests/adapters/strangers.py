@@ -201,7 +201,9 @@ def other_outputs():
         return Decision(tokens=(64 + 336 * relevance.clamp(0, 1)).round().int(), demand=relevance)
 
     def report(decide):
-        return OrderedDict(most=decide.tokens.flatten(1).amax(1))  # by attribute, as theirs is used
+        return OrderedDict(
+            most=decide.tokens.flatten(1).amax(1).float()
+        )  # by attribute, as theirs is used
 
     return describe(
         "other outputs",
@@ -304,7 +306,41 @@ def in_inference_mode():
     )  # fmt: skip
 
 
+class Tokenizer:
+    """Pads a batch of texts to its longest, as tokenizers do."""
+
+    def __call__(self, queries):
+        rows = [[1 + len(word) for word in text.split()] for text in queries]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+def with_tokenizer():
+    embedding = seeded(lambda: nn.Embedding(64, 3))
+
+    def text(input_ids):
+        return embedding(input_ids)
+
+    def query(text, attention_mask):
+        mask = attention_mask[:, :, None]
+        return (text * mask).sum(1) / mask.sum(1)
+
+    def tokens(query_relevance):
+        return 64 + 336 * query_relevance.sigmoid()
+
+    return describe(
+        "with a tokenizer",
+        {
+            "tokenize": Tokenizer(), "text": Part(run=text, stage="query"), "query": query,
+            "query_relevance": query_relevance, "tokens": tokens,
+        },
+        **SIZE, integer=False, batch_size=1,
+    )  # fmt: skip
+
+
 EVERY = (
     functions_only, tile_router, vit_pruner, keep_ratio, merger, other_outputs, imported_function,
     tapped, in_numpy, with_state, in_inference_mode,
+    with_tokenizer,
 )  # fmt: skip

@@ -80,6 +80,14 @@ def test_a_needless_reservation_is_noted_and_is_no_failure(word):
     assert any(result.reason.startswith("over-cautious") for result in results)
 
 
+def test_a_text_length_that_varies_is_no_failure():
+    model = strangers.with_tokenizer()
+    results = {result.id: result for result in check(model)}
+    assert "query.text" in model.sites
+    assert "tokenize.input_ids" not in model.sites
+    assert results["axes"].passed
+
+
 def test_a_model_that_does_not_repeat_itself_is_not_judged_by_bits():
     results = check(liars.lies(liars.nondeterministic(), deterministic=False))
     assert {} == false(results)

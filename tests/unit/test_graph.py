@@ -352,6 +352,18 @@ def test_an_entry_of_a_step_that_is_not_there_is_told():
         run(model, pictures(1), queries(1))
 
 
+def test_a_site_whose_shape_varies_between_batches_cannot_be_read_as_one():
+    def text(queries):
+        length = max(map(len, queries))
+        return torch.zeros(len(queries), length, 2)
+
+    steps = [*chain().steps, step("text", text, "queries")]
+    sites = [*chain().sites.values(), site("query.text", "image token channel")]
+    found = run(build(steps, sites), pictures(2), ["a", "bc"], batch_size=1)
+    with pytest.raises(ShapeMismatch, match=r"another shape in each batch .*\(1, 2\), \(2, 2\)"):
+        found["query.text"]
+
+
 def test_a_map_with_one_channel_is_read_as_a_map():
     steps = [step("tokens", lambda images: pixels(images).mean(2)[..., None], "images")]
     model = build(steps, [site("attending.tokens", "image patch channel", "tokens")])

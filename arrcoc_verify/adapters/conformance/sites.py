@@ -68,7 +68,9 @@ def axes(subject: Subject) -> Judged:
 
 
 def _misfit(subject: Subject, site: Site) -> str:
-    value, declared = subject.base[site.name], subject.model.declaration
+    value, declared = subject.value(site), subject.model.declaration
+    if value is None:  # a text's length: what can vary is not a patch
+        return "has another number of patches in each batch" if site.per_patch else ""
     if value.ndim != len(site.axes):
         return f"declares axes {site.axes}, has shape {tuple(value.shape)}"
     size = dict(zip(site.axes, value.shape, strict=True))
@@ -117,6 +119,8 @@ def reaches(subject: Subject) -> Judged:
     """Replacing an activation by another reaches the output, at writable sites and only there."""
     wrong = []
     for site in subject.sites:
+        if subject.value(site) is None:
+            continue
         moved, tried = _reached(subject, site)
         if site.writable and not moved:
             wrong.append(
@@ -158,7 +162,10 @@ def resumes(subject: Subject) -> Judged:
     """To recompute only what lies downstream of an edit equals a full run with it."""
     wrong, count = [], 0
     for site in subject.sites:
-        value = subject.base[site.name].roll(1, 0)
+        held = subject.value(site)
+        if held is None:
+            continue
+        value = held.roll(1, 0)
         where = None
         if site.per_patch:
             where = torch.arange(subject.model.declaration.patches) % 2 == 0
@@ -321,8 +328,7 @@ def compiled(subject: Subject) -> Judged:
     if not held:
         return None, "no site lies at a torch module"
     site, module = held[0]
-    value = subject.base[site.name].roll(1, 0)
-    edit = Edit(site=site.name, value=value)
+    edit = Edit(site=site.name, write=lambda old: old * 2 + 1)
     wanted = everything(subject.run(PAIR, edits=[edit]))
     module.compile(backend="eager")
     try:

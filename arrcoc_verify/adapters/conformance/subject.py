@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from arrcoc_verify.adapters.pictures import QUERIES, pictures
 from arrcoc_verify.attach import inner
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import ShapeMismatch, UsageError
 from arrcoc_verify.graph import Edit, Run, run
 from arrcoc_verify.model import Model, ModuleInput, ModuleOutput, Output, Site, Step
 
@@ -82,6 +82,13 @@ class Subject:
         if self._base is None:
             self._base = self.run(PAIR, read=self.firing)
         return self._base
+
+    def value(self, site: Site) -> Tensor | None:
+        """Return the activation at a site, or None where its shape varies from batch to batch."""
+        try:
+            return self.base[site.name]
+        except ShapeMismatch:
+            return None
 
     @property
     def sites(self) -> list[Site]:
