@@ -223,6 +223,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
                         help="the rivals' environment, made where there is none")  # fmt: skip
     parser.add_argument("--no-peers", action="store_true", help="measure without nnsight")
     parser.add_argument("--no-audit", action="store_true", help="leave the audit's cost out")
+    parser.add_argument("--only-audit", action="store_true",
+                        help="measure the audit's cost again, keep the sweeps of the file")  # fmt: skip
     return parser.parse_args(given)
 
 
@@ -239,9 +241,8 @@ def rivals(options: argparse.Namespace) -> tuple[Path | None, dict[str, Any]]:
     return python, {"nnsight": told, "reason": ""}
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Measure, print, write; 0 when every sweep was measured."""
-    options = arguments(given)
+def swept(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of all sweeps, with the machine and the rivals that they hang on."""
     before, repeats = machine(), 1 if options.quick else options.repeats
     python, told = rivals(options)
     own = Worker(Path(sys.executable), quick=options.quick)
@@ -255,16 +256,26 @@ def main(given: Sequence[str] | None = None) -> int:
         for worker in (own, rival):
             if worker:
                 worker.close()
-    cost = None if options.no_audit else audit_cost.measured(quick=options.quick)
-    audit_cost.shown(console, cost)
-    report = {
+    return {
         "schema": 1,
         "quick": options.quick,
         "machine": before | {"load_after": machine()["load"]},
         "peers": told,
         "sweeps": sweeps,
-        "audit": cost,
     }
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Measure, print, write; 0 when every sweep was measured."""
+    options = arguments(given)
+    if options.only_audit:
+        report = json.loads(options.out.read_text(encoding="utf-8"))
+    else:
+        report = swept(options)
+    before = machine()["load"]
+    cost = None if options.no_audit else audit_cost.measured(quick=options.quick)
+    audit_cost.shown(console, cost)
+    report["audit"] = cost and {**cost, "load": before, "load_after": machine()["load"]}
     make_folder(options.out.parent)
     write_text(options.out, json.dumps(report, indent=2) + "\n")
     console.print(f"written: {options.out}")
