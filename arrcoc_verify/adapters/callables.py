@@ -126,9 +126,15 @@ def profiled(given: ClaimProfile | Mapping[str, Any] | None, name: str) -> Claim
     if isinstance(given, ClaimProfile):
         return given
     known = [field.name for field in fields(ClaimProfile)]
-    for key in given or {}:
+    for key, value in (given or {}).items():
         if key not in known:
             raise UnknownName("field of the profile", key, known)
+        wanted = {"name": str, "salience_query_free": bool}.get(key, Mapping)
+        if not isinstance(value, wanted):
+            raise BadModel(
+                f"{key!r} of the profile must be a {wanted.__name__}, got {value!r}; margins and "
+                "reasons are tables by claim id"
+            )
     return ClaimProfile(**{"name": name, **given}) if given else ClaimProfile()
 
 

@@ -289,6 +289,8 @@ def test_a_profile_can_be_a_mapping_whose_fields_are_checked():
     assert ("p", False) == (made.profile.name, made.profile.salience_query_free)
     with pytest.raises(UnknownName, match="mean 'margins'"):
         describe("p", {"tokens": brightness}, **SIZE, profile={"margin": {}})
+    with pytest.raises(BadModel, match="'margins' of the profile must be a Mapping, got 3"):
+        describe("p", {"tokens": brightness}, **SIZE, profile={"margins": 3})
 
 
 def test_every_field_of_the_declaration_can_be_given():
