@@ -224,7 +224,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-peers", action="store_true", help="measure without nnsight")
     parser.add_argument("--no-audit", action="store_true", help="leave the audit's cost out")
     parser.add_argument("--only-audit", action="store_true",
-                        help="measure the audit's cost again, keep the sweeps of the file")  # fmt: skip
+                        help="measure the audit again, keep the sweeps of the file")  # fmt: skip
     return parser.parse_args(given)
 
 
