@@ -108,7 +108,8 @@ def test_a_bound_in_bytes_makes_smaller_shards_and_one_example_is_the_least(tmp_
 
 def test_how_much_memory_is_used_is_said(tmp_path, capsys):
     take(tmp_path / "s", progress=True)
-    assert "4 sites of 7 examples in 3 shards of at most 3" in capsys.readouterr().err.replace("\n", " ")
+    told = capsys.readouterr().err.replace("\n", " ")
+    assert "4 sites of 7 examples in 3 shards of at most 3" in told
 
 
 def test_sites_are_chosen_by_pattern_in_the_order_of_the_model():
