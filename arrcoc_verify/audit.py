@@ -130,7 +130,10 @@ def _digest(asserted: tuple[Scene, ...]) -> str:
     found = hashlib.sha256()
     for scene in asserted:
         found.update(scene.image.tobytes())
-        found.update(f"{scene.query}\0{scene.target.box}\0{scene.unit}\0".encode())
+        asked = (scene.query, scene.other_query, scene.paraphrase, scene.absent_query)
+        places = (scene.target.box, scene.distractor.box if scene.distractor else None)
+        words = (*asked, scene.nonsense, scene.unit, scene.cluster)
+        found.update(json.dumps([*words, *places]).encode())
     return found.hexdigest()
 
 
@@ -192,8 +195,11 @@ def _own_controls() -> dict[str, dict[str, str]]:
 
 
 def _key(model: Model, found: SceneSet, settings: Settings) -> str:
-    parts = [model.name, model.spec, model.digest, found.digest, provenance.tool()["digest"]]
-    return hashlib.sha256(json.dumps([*parts, settings.seed]).encode()).hexdigest()
+    parts = [
+        model.name, model.spec, model.digest, found.digest, provenance.tool()["digest"],
+        asdict(model.declaration), asdict(model.profile), settings.seed, settings.device,
+    ]  # fmt: skip
+    return provenance.json_digest(parts)
 
 
 def _header(

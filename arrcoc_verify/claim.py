@@ -90,6 +90,7 @@ class Claim:
         unit: unit of margin and readings.
         gates: ids of gates without which a verdict would mean nothing.
         required: it decides the exit code.
+        spike_scale: this claim's margin over the one its `measure` writes as a spike.
     """
 
     id: str
@@ -103,6 +104,7 @@ class Claim:
     unit: str = ""
     gates: tuple[str, ...] = ()
     required: bool = True
+    spike_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse unknown words and margins that cannot be."""
@@ -188,7 +190,7 @@ def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Leve
             )  # fmt: skip
             noise = grouped
             per_scene = -per_scene
-        detected = _detected(measured, noise, clusters, margin, level)
+        detected = _detected(claim, measured, noise, clusters, level)
         unmet = sorted(name for name, count in measured.exercise.items() if count <= 0)
         if unmet and decision.outcome is not Outcome.INVALID:
             decision = Decision(
@@ -221,18 +223,25 @@ def _noise(
 
 
 def _detected(
+    claim: Claim,
     measured: Effects | Distances,
     net: NDArray[np.float64],
     clusters: Sequence[str],
-    margin: float,
     level: Level,
 ) -> float | None:
-    """Return how often an effect of the margin's size would be found, at this check's noise."""
+    """Return how often an effect of the margin's size would be found, at this check's noise.
+
+    None where that says nothing: a distance without a spike written into the model.
+    """
+    margin = claim.margin or 0.0
     if not np.isfinite(net).all() or len(net) < 2 or margin == 0.0:
         return None
-    spiked = margin
+    if measured.spiked is None and isinstance(measured, Distances):
+        return None
+    spiked = margin / claim.spike_scale
     if measured.spiked is not None:
         spiked = float(by_cluster(np.asarray(measured.spiked), clusters).mean())
+    spiked *= claim.spike_scale
     if not np.isfinite(spiked):
         return 0.0
     if isinstance(measured, Distances):

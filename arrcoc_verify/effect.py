@@ -52,9 +52,9 @@ def frozen_for(model: Model, kind: str) -> list[str] | None:
     if kind == "local":
         return held
     weights = model.role("weights")
-    if weights is None or not weights.writable:
-        return None
-    return [*held, weights.name, *(site.name for site in model.roles("normaliser"))]
+    repairs = [*([weights] if weights is not None else []), *model.roles("normaliser")]
+    repairs = [site for site in repairs if site.writable]
+    return [*held, *(site.name for site in repairs)] if repairs else None
 
 
 def effects(base: Run, edits: Sequence[Edit], metric: Metric, region: Tensor) -> Effects:

@@ -272,8 +272,8 @@ class Lab:
         if frozen is None:
             # Without a writable multiplier the budget's share cannot be taken out: say total.
             frozen = []
-        busy = {self.model.site(edit.site).at.step for edit in edits}
-        holds = [freeze(n, start) for n in frozen if self.model.site(n).at.step not in busy]
+        written = {edit.site for edit in edits}  # to freeze these would undo the edit itself
+        holds = [freeze(name, start) for name in frozen if name not in written]
         return resume(start, edits=[*edits, *holds], read=self.inner_sites)
 
     def clusters(self) -> list[str]:

@@ -76,7 +76,7 @@ class FunctionResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tapped:
-    """A value that the model's own code passes through `arrcoc_verify.tap(name, value)`."""
+    """A value that the model's own code passes through `arrcoc_verify.tap.tap(name, value)`."""
 
     step: str
     name: str
@@ -166,6 +166,8 @@ class Declaration:
         spatial_prior: some places are preferred whatever is there.
         tolerance: largest relative difference that counts as none on continuous readings.
         batch_size: how many images one run may hold; 1 where the batch couples its images.
+        relevance_range: ends of the scale of relevance; None when it has none or is not known.
+        tension_range: ends of the scale of the tensions.
         lacks: what models of this style have and this one has not, in plain words.
     """
 
@@ -183,6 +185,8 @@ class Declaration:
     spatial_prior: bool = False
     tolerance: float = 1e-5
     batch_size: int = 16
+    relevance_range: tuple[float, float] | None = None
+    tension_range: tuple[float, float] = (0.0, 1.0)
     lacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -211,17 +215,23 @@ class ClaimProfile:
         margins: claim id -> margin to use in place of the default, in the claim's unit.
         favours: tension -> scorer whose weight it raises when it goes to 1.
         salience_query_free: the salience scorer must ignore the query.
-        expected: claim id -> documented outcome, for models that ship their known limits.
     """
 
     name: str = "default"
     excluded: Mapping[str, str] = field(default_factory=dict)
     margins: Mapping[str, float] = field(default_factory=dict)
-    favours: Mapping[str, str] = field(
-        default_factory=lambda: dict(zip(TENSIONS, SCORERS, strict=True))
-    )
+    favours: Mapping[str, str] = field(default_factory=dict)
     salience_query_free: bool = True
-    expected: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in what each tension favours; refuse names that do not exist."""
+        default = dict(zip(TENSIONS, SCORERS, strict=True))
+        for tension, scorer in self.favours.items():
+            if tension not in default:
+                raise UnknownName("tension of the profile", tension, default)
+            if scorer not in SCORERS:
+                raise UnknownName(f"scorer that {tension!r} favours", scorer, SCORERS)
+        object.__setattr__(self, "favours", default | dict(self.favours))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

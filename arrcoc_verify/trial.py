@@ -142,6 +142,9 @@ def attempt(claim: Claim, lab: Lab, gates: Sequence[GateResult]) -> Attempt:
     if excluded is not None:
         reason = f"not claimed by this model's author: {excluded}"
         return Attempt(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
+    if claim.id == "knowing.salience-ignores-query" and not lab.model.profile.salience_query_free:
+        reason = "not claimed by this model's author: salience may depend on the query"
+        return Attempt(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)
     if "query.live" in claim.gates and lab.model.declaration.query_path == "none":
         reason = "the adapter declares that the model takes no query"
         return Attempt(claim=claim, outcome=Outcome.NOT_APPLICABLE, reason=reason)

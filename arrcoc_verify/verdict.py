@@ -171,19 +171,20 @@ class Verdict:
     seconds: float = 0.0
 
 
-def exit_code(verdicts: Sequence[Verdict], today: str) -> int:
+def exit_code(verdicts: Sequence[Verdict], today: str, gates: Sequence[GateResult] = ()) -> int:
     """Return what the run says to the outside: 0 only if all required claims hold and one ran.
 
     1 refuted, 2 invalid or not run (or nothing ran), 3 only inconclusive left. A waiver that has
     not expired on `today` (ISO date) takes its verdict out of the count, except that it never
-    makes an empty run green.
+    makes an empty run green. A gate that failed counts as invalid.
     """
     required = [v for v in verdicts if v.required and v.outcome is not Outcome.NOT_APPLICABLE]
     open_ = [v for v in required if v.waiver is None or not today <= v.waiver.expires]
     outcomes = {v.outcome for v in open_}
     if Outcome.REFUTED in outcomes:
         return 1
-    if outcomes & {Outcome.INVALID, Outcome.NOT_RUN}:
+    failed = any(gate.passed is False for gate in gates)
+    if failed or outcomes & {Outcome.INVALID, Outcome.NOT_RUN}:
         return 2
     if Outcome.INCONCLUSIVE in outcomes:
         return 3

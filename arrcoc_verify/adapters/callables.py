@@ -141,8 +141,16 @@ def profiled(given: ClaimProfile | Mapping[str, Any] | None, name: str) -> Claim
 _KINDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "grid": ("two whole numbers", lambda value: _numbers(value, int, 2)),
     "image_size": ("two whole numbers", lambda value: _numbers(value, int, 2)),
-    "lod": ("two numbers, or None", lambda value: value and _numbers(value, float, 2)),
-    "ladder": ("numbers, or None", lambda value: value and _numbers(value, float, len(value))),
+    "lod": (
+        "two numbers, or None",
+        lambda value: _maybe(value, 2),
+    ),
+    "ladder": (
+        "numbers, or None",
+        lambda value: _maybe(value, None),
+    ),
+    "relevance_range": ("two numbers, or None", lambda value: _maybe(value, 2)),
+    "tension_range": ("two numbers", lambda value: _numbers(value, float, 2)),
     "total": ("a number, or None", lambda value: None if value is None else float(value)),
     "tolerance": ("a number", float),
     "batch_size": ("a whole number", lambda value: _numbers([value], int, 1)[0]),
@@ -165,6 +173,12 @@ def _numbers(value: Any, kind: type[int] | type[float], count: int) -> tuple[Any
     if len(numbers) != count or any(kind(part) != part for part in numbers):
         raise ValueError
     return tuple(kind(part) for part in numbers)
+
+
+def _maybe(value: Any, count: int | None) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    return _numbers(value, float, len(value) if count is None else count)
 
 
 def _one(value: Any, known: Any) -> Any:

@@ -159,12 +159,15 @@ def counts(verdicts: Sequence[Verdict], collected: int) -> dict[str, int]:
     return {"collected": collected, "recorded": len(verdicts), **ends, "waived": waived}
 
 
-def overall(verdicts: Sequence[Verdict], today: str) -> tuple[str, int]:
+def overall(
+    verdicts: Sequence[Verdict], today: str, gates: Sequence[GateResult] = ()
+) -> tuple[str, int]:
     """Return the outcome of a whole run and its exit code; `today` is an ISO date (waivers)."""
-    code = exit_code(verdicts, today)
+    code = exit_code(verdicts, today, gates)
     if code != 2:
         return {0: "holds", 1: "refuted", 3: "inconclusive"}[code], code
     invalid = any(v.required and v.outcome is Outcome.INVALID for v in verdicts)
+    invalid = invalid or any(gate.passed is False for gate in gates)
     return ("invalid" if invalid else "not_run"), code
 
 
@@ -282,7 +285,8 @@ def _count_problems(run: Mapping[str, Any], events: Sequence[ev.Event]) -> Itera
     ends = sum(written.get(outcome.value, 0) for outcome in Outcome)
     if written.get("collected") != ends:
         yield f"{written.get('collected')} claims were collected, {ends} have an outcome"
-    outcome, code = overall(verdicts, str(run.get("completed_at", ""))[:10])
+    gates = [event.gate for event in events if isinstance(event, ev.Gate)]
+    outcome, code = overall(verdicts, str(run.get("completed_at", ""))[:10], gates)
     if (run.get("outcome"), run.get("exit_code")) != (outcome, code):
         said = f"{run.get('outcome')} (exit code {run.get('exit_code')})"
         yield f"{RUN} says {said}, its verdicts say {outcome} (exit code {code})"

@@ -120,7 +120,7 @@ class RecordWriter:
         self.folder = Path(folder)
         self._seq = 0
         self._verdicts: dict[str, Verdict] = {}
-        self._gates: set[str] = set()
+        self._gates: dict[str, GateResult] = {}
         self._known: set[str] = set()
         if header is None:
             self._run = self._go_on()
@@ -152,7 +152,7 @@ class RecordWriter:
             )
         self._seq = (self.folder / RESULTS).read_bytes().count(b"\n")
         self._verdicts = {verdict.id: verdict for verdict in record.verdicts}
-        self._gates = {gate.id for gate in record.gates}
+        self._gates = {gate.id: gate for gate in record.gates}
         self._known = {image.sha for image in record.of(ev.Image)}
         self._run = {**to_json(record.run), "status": "started", "results_sha256": ""}
         self._make_folders()
@@ -198,7 +198,7 @@ class RecordWriter:
         if gate.id in self._gates:
             raise RecordError(f"gate {gate.id!r} already has a result in {self.folder}")
         self.add(ev.Gate(gate=gate))
-        self._gates.add(gate.id)
+        self._gates[gate.id] = gate
 
     def add_claim(
         self,
@@ -271,7 +271,7 @@ class RecordWriter:
                 "record them as not_run with a reason, or interrupt the run"
             )
         completed = completed_at or provenance.now()
-        outcome, code = overall(self.verdicts, completed[:10])
+        outcome, code = overall(self.verdicts, completed[:10], tuple(self._gates.values()))
         self._run.update(outcome=outcome, exit_code=code)
         self._end("success", completed, seconds, peak_mib)
         return outcome, code

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from arrcoc_verify.claim import Claim
-from arrcoc_verify.errors import UnknownName
+from arrcoc_verify.errors import BadConfig, UnknownName
 from arrcoc_verify.model import ClaimProfile
 from arrcoc_verify.suite import attending, balancing, knowing, whole
 from arrcoc_verify.suite.gates import GATES
@@ -52,10 +52,15 @@ def with_margins(claims: Sequence[Claim], profile: ClaimProfile) -> list[Claim]:
         UnknownName: the profile names a claim that does not exist.
     """
     ids = [one.id for one in CLAIMS]
-    for name in [*profile.margins, *profile.excluded, *profile.expected]:
+    for name in [*profile.margins, *profile.excluded]:
         if name not in ids:
             raise UnknownName("claim of the profile", name, ids)
-    return [
-        replace(one, margin=profile.margins[one.id]) if one.id in profile.margins else one
-        for one in claims
-    ]
+    return [_with_margin(one, profile.margins.get(one.id)) for one in claims]
+
+
+def _with_margin(one: Claim, margin: float | None) -> Claim:
+    if margin is None:
+        return one
+    if not one.margin:
+        raise BadConfig(f"claim {one.id!r} is a rule without exceptions: it has no margin to set")
+    return replace(one, margin=margin, spike_scale=margin / one.margin)

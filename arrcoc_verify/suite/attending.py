@@ -3,8 +3,9 @@
 import itertools
 
 import torch
+from torch import Tensor
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
+from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure, Measured
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -12,7 +13,7 @@ from arrcoc_verify.metric import token_change
 from arrcoc_verify.model import patches_last
 from arrcoc_verify.suite.balancing import BROAD_QUERY
 from arrcoc_verify.suite.gates import RUNTIME
-from arrcoc_verify.suite.spike import spiked_tokens
+from arrcoc_verify.suite.spike import pushed, spiked_tokens
 
 DOSES = (-1.0, -0.5, 0.0, 0.5, 1.0)
 SLACK = 1.0
@@ -25,6 +26,31 @@ def _lod(lab: Lab) -> tuple[float, float]:
     return lab.model.declaration.lod
 
 
+def _is_share(relevance: Tensor) -> bool:
+    """Return whether relevance adds up to the same in every picture, as a softmax does."""
+    total = relevance.double().sum(1)
+    return bool(total.std(unbiased=False) <= 1e-5 * total.abs().mean())
+
+
+def _known_ends(lab: Lab, relevance: Tensor) -> bool:
+    """Return whether the scale of relevance is declared, or plainly 0..1."""
+    seen = bool(relevance.amin() >= 0) and bool(0.5 < relevance.amax() <= 1)
+    return lab.model.declaration.relevance_range is not None or (seen and not _is_share(relevance))
+
+
+def _ends(lab: Lab, relevance: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and the most relevance to force: declared, 0..1, or well beyond the seen."""
+    declared = lab.model.declaration.relevance_range
+    bottom, top = relevance.amin(), relevance.amax()
+    if declared is not None:
+        return torch.full_like(bottom, declared[0]), torch.full_like(top, declared[1])
+    if _known_ends(lab, relevance):
+        return torch.zeros_like(bottom), torch.ones_like(top)
+    reach = 2 * (top - bottom)
+    least = (bottom - reach).clamp(min=0) if bool(bottom >= 0) else bottom - reach
+    return least, top + reach
+
+
 def _forced(lab: Lab, kind: str) -> Run:
     """Relevance written so that ends of the budget are met: one patch wins, or half get nothing."""
 
@@ -33,9 +59,7 @@ def _forced(lab: Lab, kind: str) -> Run:
         native = lab.clean[site.name]
         flat = patches_last(native, site, lab.grid)
         top, bottom = flat.amax(), flat.amin()
-        # Relevance that lives in 0..1 may go to its ends; other scales stay inside what was seen.
-        unit = bool(bottom >= 0) and bool(top <= 1)
-        most, least = (torch.ones_like(top), torch.zeros_like(top)) if unit else (top, bottom)
+        least, most = _ends(lab, flat)
         if kind == "winner":
             order = flat.argsort(dim=1, descending=True)
             chosen = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order[:, :3], value=True)
@@ -46,7 +70,9 @@ def _forced(lab: Lab, kind: str) -> Run:
         else:  # ties: few levels, so that many patches are equal
             value = ((flat - bottom) / (top - bottom).clamp(min=1e-12) * 4).round() / 4
             value = bottom + value * (top - bottom)
-        return lab.resumed([Edit(site=site.name, value=value.reshape(native.shape))])
+        if _is_share(flat):  # a softmax: what is written must stay one
+            value = value / value.sum(1, keepdim=True) * flat.sum(1, keepdim=True)
+        return lab.resumed([Edit(site=site.name, value=value.reshape(native.shape).to(native))])
 
     return lab.kept(f"forced:{kind}", make)
 
@@ -78,6 +104,11 @@ def _attains(end: int) -> Measure:
         kind = "winner" if end == 1 else "halves"
         tokens = _forced(lab, kind).allocation.tokens
         met = (tokens - value).abs().amin(1) <= 1e-6
+        (site,) = lab.need("relevance")
+        if not _known_ends(lab, patches_last(lab.clean[site.name], site, lab.grid)):
+            # Nobody said where relevance ends, so not reaching the end shows nothing.
+            named = {"pictures driven to the end (declare relevance_range)": int(met.all())}
+            return Contract(broken=torch.zeros(len(lab)), cases=len(lab), exercise=named)
         return Contract(broken=(~met).double(), cases=len(lab))
 
     return measure
@@ -127,7 +158,7 @@ def more_relevance_never_fewer(lab: Lab) -> Contract:
         below = torch.searchsorted(relevance, relevance, side="left")  # strictly less relevant
         padded = torch.cat([tokens[:, :1], tokens.cummax(1).values], 1)
         best = torch.where(below > 0, padded.gather(1, below), tokens)
-        broken += ((best - tokens).amax(1) > _slack(lab)).double()
+        broken += (~((best - tokens).amax(1) <= _slack(lab))).double()
     return Contract(broken=broken, cases=len(lab) * len(runs))
 
 
@@ -141,14 +172,18 @@ def equal_relevance_equal_tokens(lab: Lab) -> Contract:
     lab.need("relevance")
     result = _forced(lab, "ties")
     broken = torch.zeros(len(lab))
+    declared = lab.model.declaration
+    # A budget that is spent in rungs must cut one group of equals somewhere.
+    allowed = 1 if declared.ladder is not None and declared.conserved_total else 0
     ties = 0
     for index in range(len(lab)):
         relevance, tokens = result.allocation.relevance[index], result.allocation.tokens[index]
+        cuts = 0
         for level in relevance.unique():
             group = tokens[relevance == level]
             ties += int(len(group) > 1)
-            if float(group.max() - group.min()) > _slack(lab) + 1e-9:
-                broken[index] = 1.0
+            cuts += int(not float(group.max() - group.min()) <= _slack(lab) + 1e-9)
+        broken[index] = float(cuts > allowed)
     return Contract(broken=broken, cases=len(lab), exercise={"ties": ties})
 
 
@@ -165,15 +200,9 @@ def _raised(lab: Lab, dose: float) -> Run:
     )
 
 
-def relevance_causes_tokens(lab: Lab) -> Effects:
+def relevance_causes_tokens(lab: Lab) -> Measured:
     """Raise relevance by one spread on the target; the same elsewhere is the placebo."""
-    before = lab.tokens(lab.clean, lab.target)
-    placebo = lab.shifted("relevance", lab.spread("relevance"), lab.elsewhere, "local")
-    return Effects(
-        values=lab.tokens(_raised(lab, 1.0), lab.target) - before,
-        placebos=lab.tokens(placebo, lab.target) - before,
-        spiked=spiked_tokens(lab, 4.0),
-    )
+    return pushed(lab, "relevance", 4.0)
 
 
 def tokens_are_graded(lab: Lab) -> Effects:
@@ -224,7 +253,7 @@ def no_popping(lab: Lab) -> Contract:
     if ladder is not None:
         rungs = sorted(ladder)
         allowed = max((b - a for a, b in itertools.pairwise(rungs)), default=0.0)
-    return Contract(broken=(jump > allowed + 1e-6).double(), cases=len(lab))
+    return Contract(broken=(~(jump <= allowed + 1e-6)).double(), cases=len(lab))
 
 
 def multiplier_spends(lab: Lab) -> Effects:
@@ -259,7 +288,7 @@ def keeps_the_most_relevant(lab: Lab) -> Contract:
         allocation = result.allocation
         kept = allocation.relevance.masked_fill(~allocation.membership, float("inf")).amin(1)
         lost = allocation.relevance.masked_fill(allocation.membership, float("-inf")).amax(1)
-        broken += (lost > kept + 1e-12).double()
+        broken += (~(lost <= kept + 1e-12)).double()
         left_out += int((~allocation.membership).any(1).sum())
     return Contract(
         broken=broken, cases=len(lab) * len(runs),

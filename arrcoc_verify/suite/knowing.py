@@ -6,16 +6,19 @@ from PIL import Image
 from torch import Tensor
 
 from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Measure
-from arrcoc_verify.graph import Edit, Run
+from arrcoc_verify.graph import Edit, Run, ask
 from arrcoc_verify.intervention import patch
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.model import SCORERS
+from arrcoc_verify.scenes.colour import fade
 from arrcoc_verify.scenes.edits import pixels_of
 from arrcoc_verify.suite.gates import QUERY, RUNTIME
-from arrcoc_verify.suite.spike import spiked_map, spiked_tokens
+from arrcoc_verify.suite.place import no_prior
+from arrcoc_verify.suite.spike import pushed, spiked_map, spiked_tokens
 
 SPREADS = "spreads of the score over patches"
 DOSES = (0.0, 0.34, 0.67, 1.0)
+PREAMBLE = "please answer this very carefully and take all the time you need:"
 GREY_STEP = 32
 """Grey levels by which the surround is moved away from an unchanged target."""
 
@@ -71,6 +74,7 @@ def _spared(factor: str, role: str) -> Measure:
 
 def information_is_local(lab: Lab) -> Distances:
     """Compare the score of moved pictures with the moved score."""
+    no_prior(lab)
     rows, columns = lab.grid
     down, across = max(rows // 3, 1), max(columns // 3, 1)
     before = lab.map(lab.clean, "information").reshape(-1, rows, columns)
@@ -125,6 +129,34 @@ def salience_has_no_polarity(lab: Lab) -> Effects:
     return Effects(values=torch.minimum(*both), spiked=spiked_map(lab, "salience"))
 
 
+def salience_sees_colour(lab: Lab) -> Effects:
+    """Take the target's colour away and leave its luminance: it should stand out less."""
+
+    def make() -> Run:
+        images = []
+        for index, scene in enumerate(lab.scenes):
+            inside = pixels_of(lab.target[index].numpy(), lab.grid, scene.image.size)
+            grey = fade(scene.pixels, 0.0)
+            images.append(Image.fromarray(np.where(inside[..., None], grey, scene.pixels)))
+        return lab.run_on(images)
+
+    grey = lab.kept("grey target", make)
+    return Effects(
+        values=lab.over(lab.clean, "salience", lab.target) - lab.over(grey, "salience", lab.target),
+        spiked=spiked_map(lab, "salience", 0.1),
+    )
+
+
+def query_survives_preamble(lab: Lab) -> Distances:
+    """Put a dozen words that ask for nothing before the query."""
+    queries = [f"{PREAMBLE} {scene.query}" for scene in lab.scenes]
+    result = lab.kept("preamble", lambda: ask(lab.clean, queries, read=lab.inner_sites))
+    spiked = lab.shifted("query_relevance", 0.25 * lab.spread("query_relevance"), None)
+    return Distances(
+        values=lab.moved(result, "query_relevance"), spiked=lab.moved(spiked, "query_relevance")
+    )
+
+
 def query_finds_target(lab: Lab) -> Effects:
     """Double dissociation: each object scores higher when it is the one that is asked for."""
     asked, other = lab.clean, lab.asked("other")
@@ -157,19 +189,7 @@ def query_needs_content(lab: Lab) -> Effects:
 
 def _causes_tokens(role: str) -> Measure:
     """Raise a score by one spread on the target; an equal rise elsewhere is the placebo."""
-
-    def measure(lab: Lab) -> Effects:
-        size = lab.spread(role)
-        before = lab.tokens(lab.clean, lab.target)
-        there = lab.shifted(role, size, lab.target, "local")
-        placebo = lab.shifted(role, size, lab.elsewhere, "local")
-        return Effects(
-            values=lab.tokens(there, lab.target) - before,
-            placebos=lab.tokens(placebo, lab.target) - before,
-            spiked=spiked_tokens(lab, 2.0),
-        )
-
-    return measure
+    return lambda lab: pushed(lab, role, 2.0)
 
 
 def _necessary(role: str) -> Measure:
@@ -343,6 +363,13 @@ CLAIMS = (
         measure=salience_has_no_polarity, margin=0.05, unit=SPREADS, gates=RUNTIME,
     ),
     Claim(
+        id="knowing.salience-sees-colour", stage="knowing", kind="sensitive_to",
+        sentence="a coloured region stands out more than the same region in grey",
+        operation="take the target's chroma away, luminance kept; fall of its salience",
+        source="colour contrast without luminance contrast is salient",
+        measure=salience_sees_colour, margin=0.1, unit=SPREADS, gates=RUNTIME,
+    ),
+    Claim(
         id="knowing.salience-ignores-query", stage="knowing", kind="no_effect",
         sentence="the salience score does not depend on the query",
         operation="ask for the other object; root mean square change of the map",
@@ -377,6 +404,13 @@ CLAIMS = (
         source="paraphrases are stable",
         measure=_ignores("paraphrase", "query_relevance"), margin=0.25, unit=SPREADS,
         gates=RUNTIME + QUERY,
+    ),
+    Claim(
+        id="knowing.query-survives-preamble", stage="query", kind="no_effect",
+        sentence="words before the question leave query relevance nearly as it was",
+        operation=f"put {PREAMBLE!r} before the query; root mean square change of the map",
+        source="padding and chat templates do not matter",
+        measure=query_survives_preamble, margin=0.25, unit=SPREADS, gates=RUNTIME + QUERY,
     ),
     Claim(
         id="knowing.entropy-spares-salience", stage="knowing", kind="independent",

@@ -9,9 +9,11 @@ from arrcoc_verify.graph import Edit, Run, ask
 from arrcoc_verify.intervention import freeze, patch
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import change
+from arrcoc_verify.model import SCORERS
 from arrcoc_verify.stats.description import gini
 from arrcoc_verify.suite.balancing import BROAD_QUERY
 from arrcoc_verify.suite.gates import QUERY, RUNTIME
+from arrcoc_verify.suite.place import no_prior
 from arrcoc_verify.suite.spike import spiked_tokens
 
 PLACE = ("input.position-prior", "input.blank-image")
@@ -21,6 +23,9 @@ def _edit_causes(factor: str) -> Measure:
     """Raise a factor of the target in the picture, the multiplier held where there is one."""
 
     def measure(lab: Lab) -> Effects:
+        scorers = [role for role in SCORERS if lab.model.role(role) is not None]
+        if scorers and factor not in scorers:
+            raise NotApplicable(f"{lab.model.name} declares scorers, and none for {factor}")
         low, high = lab.edited(factor, 0.0), lab.edited(factor, 1.0)
         held = frozen_for(lab.model, "local")
         if held:
@@ -88,14 +93,9 @@ def specific_concentrates(lab: Lab) -> Effects:
     return Effects(values=inside, numbers={"gini difference": float(named.mean())})
 
 
-def _no_prior(lab: Lab) -> None:
-    if lab.model.declaration.spatial_prior:
-        raise NotApplicable("the adapter declares a spatial prior")
-
-
 def mirror_is_equivariant(lab: Lab) -> Distances:
     """The mirror image gets the mirrored relevance."""
-    _no_prior(lab)
+    no_prior(lab)
     rows, columns = lab.grid
     before = lab.clean.allocation.relevance.reshape(-1, rows, columns)
     after = lab.flipped().allocation.relevance.reshape(-1, rows, columns).flip(2)
@@ -129,7 +129,7 @@ def stages_carry_the_edit(lab: Lab) -> Effects:
 
 def place_does_not_matter(lab: Lab) -> Distances:
     """Move the picture by whole cells: relevance of the moved target against before."""
-    _no_prior(lab)
+    no_prior(lab)
     rows, columns = lab.grid
     down, across = max(rows // 4, 1), max(columns // 4, 1)
     moved = lab.rolled(down, across)
