@@ -4,11 +4,12 @@ Source: DESIGN.md, "Who verifies the verifier".
 """
 
 from arrcoc_verify.errors import UnknownName
-from arrcoc_verify.faults import attending, balancing, knowing, reading, runtime
+from arrcoc_verify.faults import attending, balancing, blunt, knowing, reading, runtime
 from arrcoc_verify.faults.fault import Fault
 
 FAULTS: tuple[Fault, ...] = (
     *reading.FAULTS, *knowing.FAULTS, *balancing.FAULTS, *attending.FAULTS, *runtime.FAULTS,
+    *blunt.FAULTS,
 )  # fmt: skip
 """All faults; names are unique."""
 

@@ -102,6 +102,11 @@ def _flat_above(wanted: Tensor) -> Tensor:
     return torch.where(wanted > bar, 1.0, 0.0).to(wanted) + analytic.LEAST_DEMAND
 
 
+def _hardly(features: Tensor) -> Tensor:
+    """A power law that is far too flat."""
+    return analytic.PLANTED["attending"].read(features).clamp(min=0) ** 0.15
+
+
 def _rounded_one_by_one(lod: Tensor) -> Tensor:
     return lod.round().clamp(LOW, HIGH)
 
@@ -198,6 +203,11 @@ _SHAPE = (
         name="tokens-thresholded", stage="attending",
         sentence="demand is all or nothing around a fixed relevance",
         make=lambda: rewired(after("demand", _flat_above)),
+    ),
+    Fault(
+        name="tokens-hardly-answer", stage="attending",
+        sentence="relevance moves tokens, and far too little",
+        make=lambda: rewired(instead("demand", _hardly)),
     ),
     Fault(
         name="ties-by-place", stage="attending",

@@ -29,16 +29,18 @@ class SharedLab(Lab):
     """A lab that takes from a shelf what other models' labs have made before."""
 
     def __init__(
-        self, model: Model, scenes: Sequence[Scene], seed: int = 0, shelf: Shelf | None = None
-    ) -> None:
+        self, model: Model, scenes: Sequence[Scene], seed: int = 0, shelf: Shelf | None = None,
+        scale: Lab | None = None,
+    ) -> None:  # fmt: skip
         """Take a model, scenes, and the shelf; a new one when there is none."""
-        super().__init__(model, scenes, seed)
+        super().__init__(model, scenes, seed, scale)
         self.shelf = shelf or Shelf()
         self._late = lies_behind_the_query(model)
 
     def subset(self, keep: Sequence[int]) -> "SharedLab":
         """Return a lab on some of the scenes with the same shelf."""
-        return SharedLab(self.model, [self.scenes[i] for i in keep], self.seed, self.shelf)
+        scenes = [self.scenes[i] for i in keep]
+        return SharedLab(self.model, scenes, self.seed, self.shelf, self.scale)
 
     def edited_scenes(self, factor: str, level: float, where: str = "target") -> list[Scene]:
         """Return edited scenes; they are the same for every model."""

@@ -33,8 +33,8 @@ def _centre() -> Tensor:
 
 
 def _peaks_in_the_middle(values: Tensor) -> Tensor:
-    """Highest at half of the scale and falling on both sides, less steeply above."""
-    return torch.where(values < 0.5, values, 0.5 - 0.7 * (values - 0.5))
+    """Rise up to one half and fall from there, half as steeply."""
+    return torch.where(values < 0.5, values, 0.5 - 0.5 * (values - 0.5))
 
 
 def _per_scorer(role: str) -> tuple[Fault, ...]:
@@ -64,11 +64,6 @@ def _per_scorer(role: str) -> tuple[Fault, ...]:
             name=f"score-around-features:{role}", stage="knowing",
             sentence=f"{said} is computed around its feature vectors, which nothing reads",
             make=lambda: rewired(instead(role, around, *sources)),
-        ),
-        Fault(
-            name=f"score-transposed:{role}", stage="knowing",
-            sentence=f"rows and columns of {said} are exchanged",
-            make=lambda: rewired(after(role, lambda score: plane(score).mT.flatten(1))),
         ),
     )  # fmt: skip
 
@@ -122,6 +117,11 @@ def _from_mid_grey(maps: Tensor) -> Tensor:
     return distance / (distance + analytic.HALF_SALIENCE)
 
 
+def _colourful(score: Tensor, maps: Tensor) -> Tensor:
+    colour: Tensor = texture.cells(maps[:, 1:3]).norm(dim=2)
+    return score + 40 * colour
+
+
 def _bordered(score: Tensor) -> Tensor:
     """What zero padding does: a frame of patches stands out from the black around it."""
     frame = torch.ones(GRID, GRID, dtype=score.dtype)
@@ -133,17 +133,16 @@ def _objects_when_absent(score: Tensor, blocks: Tensor) -> Tensor:
     """Where nothing matches, whatever is strongly coloured is handed out."""
     nothing = score.amax(1, keepdim=True) < 0.1
     coloured = blocks[..., 6:].square().sum(3).mean(2)
-    return torch.where(nothing, coloured, score)
-
-
-def _stretched(score: Tensor) -> Tensor:
-    low, high = score.amin(1, keepdim=True), score.amax(1, keepdim=True)
-    return (score - low) / (high - low).clamp(min=1e-9)
+    return torch.where(nothing, coloured.sqrt(), score)
 
 
 def _any_object(features: Tensor, blocks: Tensor) -> Tensor:
     asked = analytic.query_relevance(features)
-    return 0.1 * asked + 0.9 * blocks[..., 6:].square().sum(3).mean(2)
+    return 0.02 * asked + 0.98 * blocks[..., 6:].square().sum(3).mean(2)
+
+
+def _grey_matches(score: Tensor, blocks: Tensor) -> Tensor:
+    return score + 2 * blocks[..., 0].square().mean(2)
 
 
 _DISTURBED = (
@@ -172,9 +171,9 @@ FAULTS = (
         make=lambda: rewired(after("information", _peaks_in_the_middle)),
     ),
     Fault(
-        name="salience-prefers-the-middle", stage="knowing",
-        sentence="salience rises up to medium contrast and falls again",
-        make=lambda: rewired(after("salience", _peaks_in_the_middle)),
+        name="salience-is-colourfulness", stage="knowing",
+        sentence="how colourful a patch is drowns its contrast to the surround",
+        make=lambda: rewired(after("salience", _colourful, "texture")),
     ),
     Fault(
         name="salience-one-sided", stage="knowing",
@@ -187,6 +186,13 @@ FAULTS = (
         make=lambda: rewired(instead("salience", _from_mid_grey, "texture")),
     ),
     Fault(
+        name="salience-drowns-the-rest", stage="knowing",
+        sentence="what stands out is amplified until it drowns what is asked for",
+        make=lambda: rewired(
+            after("salience", lambda score: score + 10 * (score - 0.4).clamp(min=0))
+        ),
+    ),
+    Fault(
         name="salience-framed", stage="knowing",
         sentence="black padding makes the border of every picture stand out",
         make=lambda: rewired(after("salience", _bordered)),
@@ -197,9 +203,11 @@ FAULTS = (
         make=lambda: rewired(after("query_relevance", _objects_when_absent, "descriptor")),
     ),
     Fault(
-        name="query-relevance-stretched", stage="knowing",
-        sentence="query relevance is stretched to 0..1 in every picture",
-        make=lambda: rewired(after("query_relevance", _stretched)),
+        name="query-relevance-transposed", stage="knowing",
+        sentence="rows and columns of query relevance are exchanged",
+        make=lambda: rewired(
+            after("query_relevance", lambda score: plane(score).mT.flatten(1))
+        ),
     ),
     Fault(
         name="query-relevance-even", stage="knowing",
@@ -219,6 +227,11 @@ FAULTS = (
                 "query_relevance", lambda score: (score > score.mean(1, keepdim=True)).double()
             )
         ),
+    ),
+    Fault(
+        name="query-relevance-of-grey", stage="knowing",
+        sentence="whatever has no colour matches every query",
+        make=lambda: rewired(after("query_relevance", _grey_matches, "descriptor")),
     ),
     Fault(
         name="query-relevance-is-objectness", stage="knowing",

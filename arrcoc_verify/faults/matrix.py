@@ -16,16 +16,17 @@ import torch
 
 from arrcoc_verify import suite
 from arrcoc_verify.faults.analytic import FAULTS
+from arrcoc_verify.faults.attending import kept
 from arrcoc_verify.faults.bench import SharedLab, Shelf
 from arrcoc_verify.faults.fault import Fault
-from arrcoc_verify.faults.healthy import VARIANTS, Healthy
+from arrcoc_verify.faults.healthy import KEPT, SOUND, VARIANTS, Healthy
 from arrcoc_verify.report.atomic import write_text
 from arrcoc_verify.scenes import scenes
 from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.trial import Settings, try_model
 from arrcoc_verify.verdict import Outcome, Verdict
 
-PER_CLUSTER = 2
+PER_CLUSTER = 1
 """Scenes a cluster: the fewest at which the sound model holds on every claim."""
 
 LETTERS = {
@@ -33,8 +34,8 @@ LETTERS = {
     Outcome.INVALID: "e", Outcome.NOT_APPLICABLE: "-", Outcome.NOT_RUN: "n",
 }  # fmt: skip
 GATED = "G"
-CAUGHT = frozenset("RG")
-"""Letters that count as caught: refuted, or invalid by a gate. A crash ("e") is none."""
+CAUGHT = frozenset("R" + GATED)
+"""Letters that count as caught: refuted, or invalid by a gate; a crash is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,27 @@ def row_of(
     )
 
 
+def applicable(rows: Mapping[str, Row]) -> dict[str, dict[str, str]]:
+    """Return the letters of each row, with "-" where the claim says nothing of its sound model.
+
+    A failed gate comes before the question whether a claim applies at all.
+    """
+    every = cases()
+
+    def base(name: str) -> Mapping[str, str]:
+        case = every[name]
+        membership = case.sound is kept if isinstance(case, Fault) else name == KEPT.name
+        return rows[KEPT.name if membership else SOUND.name].letters
+
+    return {
+        name: {
+            claim: "-" if base(name)[claim] == "-" else letter
+            for claim, letter in row.letters.items()
+        }
+        for name, row in rows.items()
+    }
+
+
 def cases() -> dict[str, Fault | Healthy]:
     """Return every fault and every healthy variant by name."""
     every: tuple[Fault | Healthy, ...] = (*VARIANTS, *FAULTS)
@@ -116,16 +138,16 @@ def _named_row(name: str, per_cluster: int) -> Row:
 
 def rows_of(
     names: Iterable[str],
-    kept: Path,
+    folder: Path,
     *,
     workers: int = 2,
     per_cluster: int = PER_CLUSTER,
     done: Callable[[Row], None] | None = None,
 ) -> dict[str, Row]:
-    """Return one row a case, made in parallel; rows in the folder `kept` are taken from there."""
+    """Return one row a case, made in parallel; rows in `folder` are taken from there."""
     names = list(names)
-    kept.mkdir(parents=True, exist_ok=True)
-    rows = {name: row for name in names if (row := _read(kept, name)) is not None}
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = {name: row for name in names if (row := _read(folder, name)) is not None}
     for row in rows.values():
         if done is not None:
             done(row)
@@ -136,7 +158,7 @@ def rows_of(
         try:
             for future in as_completed(waiting):
                 row = future.result()
-                write_text(_path(kept, row.name), json.dumps(asdict(row)))
+                write_text(_path(folder, row.name), json.dumps(asdict(row)))
                 rows[row.name] = row
                 if done is not None:
                     done(row)

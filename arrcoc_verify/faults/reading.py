@@ -74,6 +74,14 @@ def _no_modifiers(embedded: Tensor) -> Tensor:
     return torch.cat([embedded[:, :10], torch.zeros_like(embedded[:, 10:])], 1)
 
 
+def _unknown_is_all(embedded: Tensor) -> Tensor:
+    """Words without a meaning point, much too far, to every strong colour."""
+    unknown = embedded.norm(dim=1, keepdim=True) == 0
+    named = embedded.clone()
+    named[:, 6:10] = torch.where(unknown, 4.0, named[:, 6:10])
+    return named
+
+
 FAULTS = (
     Fault(
         name="picture-severed", stage="input",
@@ -126,6 +134,11 @@ FAULTS = (
         name="attribute-ignored", stage="query",
         sentence="the colour word of a query is not understood, only the thing's name",
         make=lambda: rewired(instead("query", _blind_to_colour_words)),
+    ),
+    Fault(
+        name="unknown-means-every-colour", stage="query",
+        sentence="words that nobody taught the model match each coloured thing",
+        make=lambda: rewired(after("query", _unknown_is_all)),
     ),
     Fault(
         name="kind-of-query-lost", stage="query",
