@@ -21,8 +21,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from arrcoc_verify.faults.named import CAUGHT, NAMED
-from arrcoc_verify.provenance import files_digest
+from arrcoc_verify.faults import matrix
+from arrcoc_verify.faults.analytic import FAULTS
+from arrcoc_verify.faults.matrix import CAUGHT
+from arrcoc_verify.provenance import code_digest, files_digest
 from arrcoc_verify.report.atomic import write_text
 from arrcoc_verify.scenes import fixtures
 from arrcoc_verify.suite import CLAIMS
@@ -30,14 +32,12 @@ from arrcoc_verify.suite import CLAIMS
 FILE = "controls.json"
 NAMED = 3
 """Positive controls that a verdict names, of all that its claim has."""
-CAUGHT = frozenset("RG")
-"""Letters of the matrix that count as caught: refuted, or invalid by a gate; a crash is none."""
 SOUND = "sound model"
 BESIDES = (
     "__init__.py", "__main__.py", "_fixtures", "_torchvision.py", "activations", "adapters",
     "audit.py", "capture.py", "cli", "config.py", "debug", "errors.py", "evidence.py",
     "experiment.py", "prepare.py", "provenance.py", "pytest_plugin", "report", "saying.py",
-    "verdict.py", "faults/controls.py", "faults/named.py",
+    "verdict.py", "faults/controls.py",
 )  # fmt: skip
 """Files and folders of the package on which no outcome depends; all others count."""
 DATA = ("manifest.json", "analytic/lexicon.json")
@@ -106,8 +106,6 @@ def write(folder: Path | None = None, workers: int = 2) -> Path:
         folder: where rows are kept until all are there; default is the user's cache.
         workers: processes.
     """
-    from arrcoc_verify.faults import matrix  # imports torch
-
     cases = matrix.cases()
     rest = folder or Path(platformdirs.user_cache_dir("arrcoc-verify"), "controls", digest()[:16])
     shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -125,8 +123,6 @@ def write(folder: Path | None = None, workers: int = 2) -> Path:
 
 def _document(rows: Mapping[str, Any], cases: Mapping[str, Any]) -> str:
     """Return the kept matrix as JSON, one line a claim and one a row."""
-    from arrcoc_verify.faults import matrix  # imports torch
-
     claims = list(rows["sound"].letters)
     letters = matrix.applicable(rows)
     head = {

@@ -1,4 +1,4 @@
-"""Planted faults are what they say: one model each, wrong in some steps, declared as the sound one."""
+"""Planted faults are what they say: wrong in a step or two, and declared as the sound model is."""
 
 from collections import Counter
 

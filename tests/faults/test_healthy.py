@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from arrcoc_verify.faults.bench import SharedLab, Shelf, lies_behind_the_query
 from arrcoc_verify.faults.analytic import fault
+from arrcoc_verify.faults.bench import SharedLab, Shelf, lies_behind_the_query
 from arrcoc_verify.faults.healthy import VARIANTS
 from arrcoc_verify.graph import run
 from arrcoc_verify.lab import Lab
