@@ -72,8 +72,19 @@ def code_digest(paths: Iterable[Path], root: Path) -> str:
             if isinstance(body, list):
                 # A string that stands alone is a docstring or describes the name above it.
                 node.body = [item for item in body if not _says(item)]  # type: ignore[attr-defined]
-        whole.update(f"{path.relative_to(root).as_posix()}\0{ast.dump(tree)}\n".encode())
+        whole.update(f"{path.relative_to(root).as_posix()}\0{_shape(tree)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+def _shape(node: Any) -> str:
+    """Return a syntax tree as text; later Pythons add fields to it, which are empty here."""
+    if isinstance(node, ast.AST):
+        said = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+        inside = ",".join(f"{name}={_shape(value)}" for name, value in said)
+        return f"{type(node).__name__}({inside})"
+    if isinstance(node, list):
+        return f"[{','.join(_shape(item) for item in node)}]"
+    return repr(node)
 
 
 def _says(node: ast.stmt) -> bool:
