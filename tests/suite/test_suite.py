@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from arrcoc_verify import suite
-from arrcoc_verify.errors import UnknownName
+from arrcoc_verify.errors import BadConfig, UnknownName
 from arrcoc_verify.model import ClaimProfile
 from arrcoc_verify.verdict import STAGES
 
@@ -42,7 +42,10 @@ def test_a_profile_brings_its_own_margins_and_may_not_name_what_does_not_exist()
     name = "attending.relevance-causes-tokens"
     (changed,) = suite.with_margins([suite.claim(name)], ClaimProfile(margins={name: 9.0}))
 
-    assert 9.0 == changed.margin
-    assert dataclasses.replace(changed, margin=4.0) == suite.claim(name)
+    assert (9.0, 9.0 / 4.0) == (changed.margin, changed.spike_scale)
+    assert dataclasses.replace(changed, margin=4.0, spike_scale=1.0) == suite.claim(name)
+    with pytest.raises(BadConfig, match="a rule without exceptions"):
+        total = "attending.total-is-conserved"
+        suite.with_margins([suite.claim(total)], ClaimProfile(margins={total: 1.0}))
     with pytest.raises(UnknownName, match="claim of the profile"):
         suite.with_margins([], ClaimProfile(excluded={"attending.relevance": "typo"}))
