@@ -44,8 +44,8 @@ def test_a_profile_brings_its_own_margins_and_may_not_name_what_does_not_exist()
 
     assert (9.0, 9.0 / 4.0) == (changed.margin, changed.spike_scale)
     assert dataclasses.replace(changed, margin=4.0, spike_scale=1.0) == suite.claim(name)
+    total = "attending.total-is-conserved"
     with pytest.raises(BadConfig, match="a rule without exceptions"):
-        total = "attending.total-is-conserved"
         suite.with_margins([suite.claim(total)], ClaimProfile(margins={total: 1.0}))
     with pytest.raises(UnknownName, match="claim of the profile"):
         suite.with_margins([], ClaimProfile(excluded={"attending.relevance": "typo"}))
