@@ -1,7 +1,4 @@
-"""Every fault that is planted into the analytic reference model, by stage.
-
-Source: DESIGN.md, "Who verifies the verifier".
-"""
+"""Every fault that is planted into the analytic reference model, by stage."""
 
 from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.faults import attending, balancing, blunt, knowing, reading, runtime

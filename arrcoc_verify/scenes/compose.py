@@ -1,7 +1,4 @@
-"""Composed scenes: two cut-out objects on whole cells of a photograph, so the truth is known.
-
-Source: DESIGN.md, "Scenes and contrast pairs".
-"""
+"""Composed scenes: two cut-out objects on whole cells of a photograph, so the truth is known."""
 
 import dataclasses
 import itertools

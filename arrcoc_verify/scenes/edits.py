@@ -3,7 +3,7 @@
 Only luma is edited: a pixel's red, green and blue get the same whole-number shift, so the
 differences between its channels, and with them its chroma, stay exactly as they were.
 
-Source: DESIGN.md, "Scenes and contrast pairs"; entropy as information after Bruce & Tsotsos (2009),
+Sources: entropy as information after Bruce & Tsotsos (2009),
 contrast to the surround as salience after Itti, Koch & Niebur (1998).
 """
 

@@ -2,7 +2,7 @@
 
 Only a balanced design can show interactions and share out variance; pairs cannot.
 
-Source: DESIGN.md, "Scenes and contrast pairs"; Montgomery, Design and Analysis of Experiments
+Source: Montgomery, Design and Analysis of Experiments
 (2^k factorial designs).
 """
 

@@ -1,7 +1,4 @@
-"""Contrast pairs: two scenes that differ in one factor only, and doses of one factor.
-
-Source: DESIGN.md, "Scenes and contrast pairs".
-"""
+"""Contrast pairs: two scenes that differ in one factor only, and doses of one factor."""
 
 import dataclasses
 from collections.abc import Sequence

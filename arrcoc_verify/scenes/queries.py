@@ -1,7 +1,6 @@
 """The words that scenes are asked with; every one is chosen by a seed, none by a model.
 
-Source: the kinds of query that DESIGN.md names: paraphrase, absent, nonsense, unspecific, anomaly,
-padding, other scripts.
+Kinds of query: paraphrase, absent, nonsense, unspecific, anomaly, padding, other scripts.
 """
 
 import unicodedata

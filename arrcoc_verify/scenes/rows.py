@@ -1,7 +1,4 @@
-"""Rows of a user's table, the good and the bad.
-
-Source: DESIGN.md, "bad rows are named and skipped only if asked, never silently".
-"""
+"""Rows of a user's table, the good and the bad: bad ones are named, and skipped only if asked."""
 
 import math
 from collections.abc import Sequence

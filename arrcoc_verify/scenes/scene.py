@@ -1,7 +1,4 @@
-"""A scene: one picture, one query, and what is true about them.
-
-Source: DESIGN.md, "Scenes and contrast pairs" (vocabulary: region, patch, unit, cluster, role).
-"""
+"""A scene: one picture, one query, and what is true about them."""
 
 from dataclasses import dataclass, field
 
