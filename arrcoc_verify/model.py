@@ -138,6 +138,7 @@ class Step:
         inputs: names of roots, of steps, or `step.key` for one entry of a step's result.
         transient: its result is large and cheap, so it is not kept in a run's cache.
         pure: it never writes into its inputs; others are given copies.
+        lazy: it comes after the allocation and runs only when a site in it is read or written.
     """
 
     name: str
@@ -145,6 +146,7 @@ class Step:
     inputs: tuple[str, ...]
     transient: bool = False
     pure: bool = False
+    lazy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,6 +169,9 @@ class Walker:
                 or not dirty.isdisjoint(_sources(step.inputs))
                 or any(inner(site) for site in here)
             )
+            if stale and step.lazy and not here:
+                dirty.add(step.name)
+                continue
             if stale:  # made anew: write again what was written, read what the allocation is
                 again = [*before.get(step.name, ()), *self.allocated.get(step.name, ())]
                 here = list(dict.fromkeys([*again, *here])) if again else here
@@ -182,7 +185,7 @@ class Walker:
                 remade.add(step.name)
         self._require_fired()
         merged = self.outputs if fresh else {**self.chunk.outputs, **self.outputs}
-        keep = {s.name for s in self.model.steps if not s.transient}
+        keep = {s.name for s in self.model.steps if not (s.transient or s.lazy)}
         reads = dict(self.kept) if fresh else {**self._still_valid(dirty, remade), **self.kept}
         return Chunk(
             rows=self.chunk.rows,

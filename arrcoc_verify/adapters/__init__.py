@@ -18,8 +18,8 @@ from arrcoc_verify.model import Model
 __all__ = ["FORMS", "Part", "Place", "budget", "describe", "load", "whole"]
 
 FORMS = (
-    "reference:analytic, reference:trained, FILE.toml, package.module:factory, FILE.py:factory or "
-    "arrcoc01:FOLDER"
+    "reference:analytic, reference:trained[@WEIGHTS], FILE.toml, package.module:factory, "
+    "FILE.py:factory or arrcoc01:FOLDER"
 )
 """What a model can be named by."""
 
@@ -64,15 +64,14 @@ def _named(spec: str) -> Model:
     return _made(spec)
 
 
-def _reference(name: str) -> Model:
+def _reference(rest: str) -> Model:
+    name, at, path = rest.partition("@")
     if name not in REFERENCES:
         raise UnknownName("reference model", name, REFERENCES)
-    if name == "trained":
-        raise BadModel(
-            "the trained reference model is not shipped yet; use reference:analytic, or name your "
-            "own"
-        )
-    model = importlib.import_module(f"arrcoc_verify.reference.{name}").model()
+    if at and name != "trained":
+        raise BadModel(f"reference:{name} takes no weights; wanted reference:trained@FILE")
+    make = importlib.import_module(f"arrcoc_verify.reference.{name}").model
+    model = make(Path(path)) if at else make()
     if not isinstance(model, Model):
         raise BadModel(f"reference:{name} is not a model")
     return model

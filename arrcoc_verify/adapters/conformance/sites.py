@@ -142,7 +142,11 @@ def _reached(subject: Subject, site: Site) -> tuple[list[str], int]:
     allocates = site.role in ("tokens", "membership") or site.stage == "realising"
     if leaf and site.writable and allocates:
         return [site.name], 0  # it is the output
-    read = [s.name for s in subject.sites if inner(s) and s.role in ("tokens", "membership")]
+    late = {step.name for step in model.steps if step.lazy}
+    read = [
+        s.name for s in subject.sites
+        if s.at.step in late or (inner(s) and s.role in ("tokens", "membership"))
+    ]  # fmt: skip
     own = site.at.step if isinstance(site.at, Output) else None
     before = decided(subject.base, without=own)
     tried = 0

@@ -157,11 +157,16 @@ def decided(found: Run, *, without: str | None = None) -> dict[str, Tensor]:
     """
     model = found.model
     sources = {source.partition(".")[0] for step in model.steps for source in step.inputs}
+    ends = {step.name for step in model.steps if step.lazy}
     kept: dict[str, Tensor] = {}
     for index, chunk in enumerate(found.chunks):
         for name, output in chunk.outputs.items():
             if name not in sources and name != without:
                 kept.update({f"{index}:{name}{p}": t for p, t in _tensors(output)})
+        for name in chunk.read:  # of steps that run only when they are asked for
+            at = model.site(name).at
+            if at.step in ends and at.step not in sources and at.step != without:
+                kept[f"{index}:site {name}"] = chunk.read[name]
     for role in ALLOCATION:
         site = model.role(role)
         own = site is not None and isinstance(site.at, Output) and site.at.step == without
