@@ -1,4 +1,4 @@
-"""Dictionaries: sparse codes of a model's activations, conditional on the query where that helps."""
+"""Dictionaries: sparse codes of a model's activations, query-conditional where it helps."""
 
 from arrcoc_verify.dictionary.architecture import ARCHITECTURES, Dictionary, DictionaryConfig
 

@@ -141,8 +141,8 @@ class Dictionary(nn.Module):
         c, latents = config, config.latents
 
         def drawn(*shape: int) -> Tensor:
-            rows = torch.randn(*shape, generator=generator)
-            return rows / rows.norm(dim=-1, keepdim=True)
+            rows: Tensor = torch.randn(*shape, generator=generator)
+            return rows.div_(rows.norm(dim=-1, keepdim=True))
 
         self.W_dec = nn.Parameter(drawn(latents, c.outputs))
         tied = self.W_dec.detach().clone()
@@ -175,7 +175,8 @@ class Dictionary(nn.Module):
             raise ShapeMismatch(
                 f"the dictionary encodes {self.config.d_in} channels, got shape {tuple(x.shape)}"
             )
-        return x if self.config.transcoder else x - self.b_dec
+        centred: Tensor = x if self.config.transcoder else x - self.b_dec
+        return centred
 
     def evidence(
         self, x: Float[Tensor, "*lead d_in"], query: Tensor | None = None
