@@ -1,0 +1,24 @@
+"""Triton's kernels run on the CPU, in Triton's interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def test_the_kernels_give_what_torch_gives():
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("not_run: Triton is not installed (the extra `triton`)")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+         str(HERE / "interpreted_triton.py")],
+        cwd=HERE.parents[2], env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "skipped" not in done.stdout
