@@ -17,6 +17,7 @@ from arrcoc_verify.dictionary.architecture import BATCHWISE, Dictionary, Diction
 from arrcoc_verify.dictionary.checkpoint import read_checkpoint, write_checkpoint
 from arrcoc_verify.dictionary.initial import start
 from arrcoc_verify.dictionary.losses import Loss, Samples, Terms, loss
+from arrcoc_verify.dictionary.sparse_loss import applies, sparse_loss
 from arrcoc_verify.dictionary.workers import Workers
 from arrcoc_verify.errors import NonFinite, UsageError
 
@@ -230,7 +231,8 @@ class Trainer:
         half = self.recipe.precision == "bfloat16"
         try:
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
-                result = loss(self.dictionary, samples, self.terms, dead, self.workers)
+                way = sparse_loss if applies(self.dictionary, self.workers) else loss
+                result = way(self.dictionary, samples, self.terms, dead, self.workers)
             result.total.backward()
         finally:
             self.dictionary.config = full
