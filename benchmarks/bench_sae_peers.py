@@ -5,6 +5,8 @@ needs, so they come without what they ask for.
 """
 
 import subprocess
+import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 from benchmarks.peers import made, run
@@ -31,31 +33,38 @@ def environment(folder: Path) -> tuple[Path | None, dict[str, str], str]:
     """Return the libraries' interpreter, made where there is none, and their versions.
 
     Args:
-        folder: where it lies or shall lie.
+        folder: where the environment lies or shall lie; or a folder of installed packages
+            (`pip install --target`), for machines without a network, which our interpreter uses.
 
     Returns:
         (interpreter, version by engine, ""), or (None, {}, why there is none).
     """
+    if packages(folder):
+        return Path(sys.executable), versions([str(folder)]), ""
     try:
         python = made(folder)
-        if len(versions(python)) < len(NAMES):
+        if len(versions(own_path(python))) < len(NAMES):
             pip = (python, "-m", "pip", "install", "--quiet", "--retries", "1")
             run(*pip, *WHOLE)
             run(*pip, "--no-deps", *BARE)
-        return python, versions(python), ""
+        return python, versions(own_path(python)), ""
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
         last = told.strip().splitlines()[-1] if told.strip() else type(error).__name__
         return None, {}, f"the libraries' environment could not be made: {last}"
 
 
-def versions(python: Path) -> dict[str, str]:
-    """Return the versions of the libraries that an environment has."""
-    found = {}
-    for engine, name in NAMES.items():
-        asked = f"from importlib.metadata import version; print(version({name!r}))"
-        try:
-            found[engine] = run(python, "-c", asked)
-        except subprocess.CalledProcessError:
-            continue
-    return found
+def packages(folder: Path) -> bool:
+    """Return whether a folder holds packages themselves, not an environment."""
+    return any((folder / engine).is_dir() for engine in NAMES)
+
+
+def own_path(python: Path) -> list[str]:
+    """Return where an environment keeps its packages."""
+    return [run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")]
+
+
+def versions(path: list[str]) -> dict[str, str]:
+    """Return the versions of the libraries that are installed in some folders."""
+    found = {one.metadata["Name"].lower(): one.version for one in distributions(path=path)}
+    return {engine: found[name] for engine, name in NAMES.items() if name in found}

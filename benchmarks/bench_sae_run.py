@@ -29,9 +29,14 @@ console = Console(stderr=True, width=120)
 class Worker:
     """A process that trains with one library; see `bench_sae_worker.py`."""
 
-    def __init__(self, python: Path, threads: int) -> None:
+    def __init__(self, python: Path, options: argparse.Namespace) -> None:
+        threads = options.threads
         counts = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-        quiet = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        searched = [str(ROOT)]
+        if bench_sae_peers.packages(options.peers):
+            searched.append(str(options.peers.resolve()))
+        quiet = {"WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1",
+                 "PYTHONPATH": os.pathsep.join(searched)}  # fmt: skip
         self.process = subprocess.Popen(
             [str(python), "-m", "benchmarks.bench_sae_worker"], cwd=ROOT,
             env={**os.environ, **counts, **quiet}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -59,7 +64,7 @@ def measured(
     setting: Setting, pythons: Mapping[str, Path], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return one setting's figures."""
-    workers = {name: Worker(python, options.threads) for name, python in pythons.items()}
+    workers = {name: Worker(python, options) for name, python in pythons.items()}
     try:
         with Progress(console=console, transient=True) as progress:
             task = progress.add_task(setting.name, total=(setting.rounds + 2) * len(workers))
@@ -167,7 +172,8 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--settings", nargs="+", choices=sorted(SETTINGS), default=None,
                         help="comparisons; the first stands at the top of the report")  # fmt: skip
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers-sae",
-                        help="the libraries' environment, made where there is none")  # fmt: skip
+                        help="the libraries' environment, made where there is none, or a folder "
+                             "that they were installed into by pip install --target")  # fmt: skip
     parser.add_argument("--no-peers", action="store_true", help="measure ours only")
     options = parser.parse_args(given)
     if options.device.startswith("cuda") and not torch.cuda.is_available():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from benchmarks import bench_sae_run
+from benchmarks import bench_sae_peers, bench_sae_run
 from benchmarks.bench_sae_engines import Own
 from benchmarks.bench_sae_run import main, summary
 from benchmarks.bench_sae_world import DEFAULT, SETTINGS, World
@@ -39,6 +39,28 @@ def test_a_rehearsal_writes_speed_and_scores_and_names_the_library_that_failed(
     assert {"ours/ours_float32_only"} == report["ratios"].keys()
     assert 1 == report["machine"]["threads"]
     assert 12 == report["setting"]["total_steps"]
+
+
+def test_a_folder_of_packages_serves_where_no_environment_can_be_made(tmp_path):
+    (tmp_path / "sae_lens").mkdir()
+    told = tmp_path / "sae_lens-6.54.12.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: sae-lens\nVersion: 6.54.12\n")
+
+    assert bench_sae_peers.packages(tmp_path)
+    assert (Path(sys.executable), {"sae_lens": "6.54.12"}, "") == bench_sae_peers.environment(
+        tmp_path
+    )
+    assert not bench_sae_peers.packages(tmp_path / "elsewhere")
+
+
+def test_an_environment_that_cannot_be_made_is_told(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    python, versions, why = bench_sae_peers.environment(blocked / "env")
+
+    assert (None, {}) == (python, versions)
+    assert why.startswith("the libraries' environment could not be made")
 
 
 def test_ratios_are_medians_within_rounds():
