@@ -6,6 +6,7 @@ import torch
 from arrcoc_verify.dictionary import training
 from arrcoc_verify.dictionary.architecture import ARCHITECTURES, Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.initial import start
+from arrcoc_verify.dictionary.kernels import selection
 from arrcoc_verify.dictionary.losses import Samples, Terms, loss
 from arrcoc_verify.dictionary.sparse_loss import applies, sparse_loss
 from arrcoc_verify.dictionary.training import Recipe, Trainer
@@ -106,10 +107,13 @@ def test_autocast_changes_nothing():
     assert torch.equal(plain, under)
 
 
-def trained(kind, way, monkeypatch):
-    world = World.make("prior", seed=0, size=128)
+def trainer(kind, **more):
     recipe = Recipe(steps=40, dead_after=400, lr=1e-3)
-    made = Trainer(config(**KINDS[kind]), recipe, world)
+    return Trainer(config(**KINDS[kind] | more), recipe, World.make("prior", seed=0, size=128))
+
+
+def trained(kind, way, monkeypatch, **more):
+    made = trainer(kind, **more)
     with monkeypatch.context() as patch:
         patch.setattr(training, "applies", lambda *_: way == "sparse")
         figures = [made.advance() for _ in range(40)]
@@ -118,12 +122,54 @@ def trained(kind, way, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka", "conditional"])
 def test_training_by_the_sparse_path_is_training_by_the_dense_path(kind, monkeypatch):
-    dense, expected = trained(kind, "dense", monkeypatch)
-    sparse, found = trained(kind, "sparse", monkeypatch)
+    assert_same(trained(kind, "dense", monkeypatch), trained(kind, "sparse", monkeypatch))
 
-    for one, other in zip(expected, found, strict=True):
-        assert one.fve == pytest.approx(other.fve, abs=2e-4)
-        assert one.dead == pytest.approx(other.dead, abs=1 / 64)
-    for name, value in dense.dictionary.state_dict().items():
-        torch.testing.assert_close(value, sparse.dictionary.state_dict()[name],
+
+def assert_same(first, second):
+    (one, expected), (other, found) = first, second
+    for before, after in zip(expected, found, strict=True):
+        assert before.fve == pytest.approx(after.fve, abs=2e-4)
+        assert before.dead == pytest.approx(after.dead, abs=1 / 64)
+    for name, value in one.dictionary.state_dict().items():
+        torch.testing.assert_close(value, other.dictionary.state_dict()[name],
                                    rtol=0, atol=2e-3, msg=name)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["topk", "batchtopk", "conditional"])
+def test_proposals_in_bfloat16_change_no_training(kind, monkeypatch):
+    asked, original = [], selection.row_topk
+
+    def watched(x, *given):
+        asked.append(x.dtype)
+        return original(x, *given)
+
+    monkeypatch.setattr(selection, "row_topk", watched)
+    monkeypatch.setattr(selection, "fast_bfloat16", lambda _: True)
+    proposed = trained(kind, "sparse", monkeypatch, latents=256)
+    assert torch.bfloat16 in asked
+    monkeypatch.setattr(selection, "fast_bfloat16", lambda _: False)
+    asked.clear()
+    plain = trained(kind, "sparse", monkeypatch, latents=256)
+    assert torch.bfloat16 not in asked
+
+    assert_same(plain, proposed)
+
+
+@pytest.mark.parametrize("kind", ["topk", "conditional", "matryoshka"])
+def test_a_run_with_proposals_resumes_bit_for_bit(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(selection, "fast_bfloat16", lambda _: True)
+    whole = trainer(kind, latents=256)
+    for _ in range(40):
+        whole.advance()
+    broken = trainer(kind, latents=256)
+    for _ in range(17):
+        broken.advance()
+    broken.save(tmp_path)
+    resumed = trainer(kind, latents=256)
+    resumed.load(tmp_path)
+    for _ in range(23):
+        resumed.advance()
+
+    assert whole.step == resumed.step
+    for name, value in whole.dictionary.state_dict().items():
+        assert torch.equal(value, resumed.dictionary.state_dict()[name]), name
