@@ -35,8 +35,8 @@ class Own:
     """The product's trainer, the way everyone gets it."""
 
     def __init__(self, setting: Setting, world: World, device: str) -> None:
-        """Start from the first batch, as the trainer does."""
-        self.world, self.x = world, world.batch(0)
+        """Start from the first batch, as the trainer does, on the processor."""
+        self.world, self.x = world, world.batch(0).cpu()
         self.trainer = Trainer(
             DictionaryConfig(
                 architecture="topk", d_in=setting.d_in, latents=setting.latents, k=setting.k
@@ -74,20 +74,27 @@ class Fused:
     """The fused step of CUDA alone: no clipping, no AuxK, no counting of the dead."""
 
     def __init__(
-        self, setting: Setting, world: World, device: str, dtype: torch.dtype, *, graph: bool
+        self,
+        setting: Setting,
+        world: World,
+        device: str,
+        dtype: torch.dtype,
+        *,
+        graph: bool,
+        chunk: int,
     ) -> None:
-        """Start as the trainer does."""
+        """Start as the trainer does, from fewer samples."""
         config = DictionaryConfig(
             architecture="topk", d_in=setting.d_in, latents=setting.latents, k=setting.k
         )
         self.dictionary = Dictionary(config)
         first = world.batch(0)
-        start(self.dictionary, Samples(x=first.cpu()), seed=0)
+        start(self.dictionary, Samples(x=first[:2048].cpu()), seed=0)
         self.dictionary.to(device)
         names = ("W_enc", "b_enc", "W_dec", "b_dec")
         step = SparseStep(
             {name.lower(): getattr(self.dictionary, name).detach() for name in names}, setting.k,
-            dtype=dtype,
+            how=selection.Select(chunk=chunk), dtype=dtype,
         )  # fmt: skip
         step.rate.fill_(setting.lr)
         self.advance = Graphed(step, first) if graph else step
@@ -113,17 +120,20 @@ def without_proposals(setting: Setting, world: World, device: str) -> Engine:
     return Own(setting, world, device)
 
 
-def fused(dtype: torch.dtype, *, graph: bool) -> Make:
+def fused(dtype: torch.dtype, *, graph: bool = False, chunk: int = 512) -> Make:
     """Return how to make a fused engine."""
-    return lambda setting, world, device: Fused(setting, world, device, dtype, graph=graph)
+    return lambda setting, world, device: Fused(
+        setting, world, device, dtype, graph=graph, chunk=chunk
+    )
 
 
 OWN: dict[str, Make] = {"ours": Own, "ours_float32_only": without_proposals}
 ON_CUDA: dict[str, Make] = {
     "ours": Own,
-    "ours_fused": fused(torch.float32, graph=False),
-    "ours_fused_bfloat16": fused(torch.bfloat16, graph=False),
+    "ours_fused": fused(torch.float32),
+    "ours_fused_bfloat16": fused(torch.bfloat16),
     "ours_graphed_bfloat16": fused(torch.bfloat16, graph=True),
+    "ours_graphed_bfloat16_whole": fused(torch.bfloat16, graph=True, chunk=2**20),
 }
 
 

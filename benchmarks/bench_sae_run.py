@@ -1,12 +1,13 @@
 """One run of all libraries: same data, steps and precision, in turns; speed and what it bought."""
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,15 @@ class Worker:
             stderr=subprocess.DEVNULL, text=True, bufsize=1,
         )  # fmt: skip
 
-    def ask(self, **request: Any) -> dict[str, Any]:
+    def send(self, **request: Any) -> None:
+        """Ask for something; the answer is yet to be heard."""
+        if self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):  # it died, as `hear` will say
+                self.process.stdin.write(json.dumps(request) + "\n")
+
+    def hear(self) -> dict[str, Any]:
         """Return the worker's answer, or its error."""
-        if self.process.stdin is None or self.process.stdout is None:
-            raise RuntimeError("the worker has no pipes")
-        self.process.stdin.write(json.dumps(request) + "\n")
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline() if self.process.stdout is not None else ""
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the worker died"}
         return answer
 
@@ -67,10 +71,10 @@ def measured(
     workers = {name: Worker(python, options) for name, python in pythons.items()}
     try:
         with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(setting.name, total=(setting.rounds + 2) * len(workers))
+            task = progress.add_task(setting.name, total=(setting.rounds + 3) * len(workers))
             trained = _Trained(workers, lambda: progress.advance(task))
-            trained.all(do="make", setting=setting.name, seed=options.seed, device=options.device,
-                        threads=options.threads)  # fmt: skip
+            trained.make(setting=setting.name, seed=options.seed, device=options.device,
+                         threads=options.threads)  # fmt: skip
             trained.all(do="steps", first=0, count=setting.warm)
             rounds = []
             for number in range(setting.rounds):
@@ -86,21 +90,35 @@ def measured(
 
 
 class _Trained:
-    """Asks every library that has not failed the same, one after the other."""
+    """Asks every library that has not failed the same, and hears them all."""
 
-    def __init__(self, workers: Mapping[str, Worker], tell: Any) -> None:
-        self.workers, self.problems, self.tell = dict(workers), {}, tell
+    def __init__(self, workers: Mapping[str, Worker], tell: Callable[[], None]) -> None:
+        self.workers, self.tell = dict(workers), tell
+        self.problems: dict[str, str] = {}
+
+    def make(self, **request: Any) -> None:
+        """Let all libraries prepare at once."""
+        for name, worker in self.workers.items():
+            worker.send(do="make", engine=name, **request)
+        for name, worker in list(self.workers.items()):
+            self._heard(name, worker.hear())
 
     def all(self, **request: Any) -> dict[str, dict[str, Any]]:
+        """Return the answers of libraries that were asked one after the other."""
         replies = {}
-        for name in list(self.workers):
-            more = {"engine": name} if request["do"] == "make" else {}
-            replies[name] = self.workers[name].ask(**request, **more)
-            self.tell()
-            if "error" in replies[name]:
-                self.problems[name] = replies.pop(name)["error"]
-                del self.workers[name]
+        for name, worker in list(self.workers.items()):
+            worker.send(**request)
+            reply = worker.hear()
+            if self._heard(name, reply):
+                replies[name] = reply
         return replies
+
+    def _heard(self, name: str, reply: Mapping[str, Any]) -> bool:
+        self.tell()
+        if "error" in reply:
+            self.problems[name] = reply["error"]
+            del self.workers[name]
+        return "error" not in reply
 
     def turn(self) -> None:
         """Let another library begin the next round."""
@@ -166,8 +184,9 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", "--out", type=Path, default=ROOT / "reports" / "bench_sae.json")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=1,
-                        help="of each library; more than there are idle cores is slow")  # fmt: skip
+    parser.add_argument("--threads", type=int, default=None,
+                        help="of each library; more than idle cores are slow; "
+                             "default 1, with CUDA 4")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--settings", nargs="+", choices=sorted(SETTINGS), default=None,
                         help="comparisons; the first stands at the top of the report")  # fmt: skip
@@ -180,6 +199,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--device cuda was asked for, but torch sees no CUDA device; leave it out")
     kind = "cuda" if options.device.startswith("cuda") else "cpu"
     options.settings = options.settings or DEFAULT[kind]
+    options.threads = options.threads or {"cpu": 1, "cuda": 4}[kind]
     return options
 
 

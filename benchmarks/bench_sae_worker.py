@@ -21,9 +21,10 @@ class Worker:
     def __init__(self, request: dict[str, Any]) -> None:
         """Make the engine; the same seed gives all libraries the same data."""
         torch.set_num_threads(request["threads"])
-        torch.backends.cuda.matmul.allow_tf32 = True
         torch.manual_seed(request["seed"])
         self.device: str = request["device"]
+        if self.device != "cpu":
+            torch.set_float32_matmul_precision("high")  # TF32, for all
         self.setting = SETTINGS[request["setting"]]
         self.world = World(self.setting, seed=request["seed"], device=self.device)
         name = request["engine"]

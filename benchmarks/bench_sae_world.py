@@ -61,7 +61,7 @@ SETTINGS = {
                 warm=50, rounds=5, steps=290, lr=1e-3),
         Setting(name="quick", d_in=32, latents=128, k=4, features=64, active=3, batch=256,
                 warm=2, rounds=2, steps=5, lr=1e-3, held_out=512),
-        Setting(name="gpu", d_in=768, latents=24576, k=32, features=3072, active=24, batch=8192,
+        Setting(name="gpu", d_in=768, latents=24576, k=32, features=1024, active=24, batch=8192,
                 warm=20, rounds=5, steps=40, lr=4e-4),
         Setting(name="gpu-small", d_in=192, latents=3072, k=32, features=1536, active=24,
                 batch=4096, warm=50, rounds=5, steps=200, lr=1e-3),

@@ -26,6 +26,7 @@ FLOAT, HALF = "*fp32", "*bf16"
     (triton_kernels._propose, {"pre": HALF}),
     (triton_kernels._settle, {}),
     (triton_kernels._bag_sum, {"table": HALF, "out": FLOAT}),
+    (triton_kernels._bag_sum, {"BLOCK": 1}),
     (triton_kernels._bag_dot, {}),
     (triton_step._centre, {"out": HALF}),
     (triton_step._decode_pull, {"values": HALF, "w_dec": HALF}),
@@ -33,7 +34,7 @@ FLOAT, HALF = "*fp32", "*bf16"
 ])  # fmt: skip
 def test_a_kernel_compiles_without_spilling_over(kernel, types):
     names = kernel.arg_names
-    constants = {name: SIZES[name] for name in names if name in SIZES}
+    constants = {name: types.get(name, SIZES[name]) for name in names if name in SIZES}
     signature = {
         name: "constexpr" if name in constants else types.get(name, TYPES.get(name, FLOAT))
         for name in names

@@ -9,7 +9,7 @@ import torch
 
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from benchmarks import bench_sae_peers, bench_sae_run
-from benchmarks.bench_sae_engines import Own
+from benchmarks.bench_sae_engines import Own, fused
 from benchmarks.bench_sae_run import main, summary
 from benchmarks.bench_sae_world import DEFAULT, SETTINGS, World
 
@@ -108,6 +108,19 @@ def test_our_engine_is_the_trainer_on_the_given_batches():
 
     assert QUICK.total == engine.trainer.step
     torch.testing.assert_close(decoded, engine.trainer.dictionary.decode(codes).detach())
+
+
+def test_the_fused_engine_learns_what_the_trainer_learns():
+    world, explained = World(QUICK, seed=0, device="cpu"), []
+    for make in (Own, fused(torch.float32)):
+        engine = make(QUICK, world, "cpu")
+        for number in range(QUICK.total):
+            engine.step(world.batch(number))
+        x = world.held_out()
+        _, decoded = engine.scored(x)
+        explained.append(float(1 - (x - decoded).square().sum() / (x - x.mean(0)).square().sum()))
+
+    assert explained[0] == pytest.approx(explained[1], abs=0.01)
 
 
 def test_a_device_that_is_not_there_is_refused(capsys):
