@@ -100,7 +100,8 @@ def backward(
         centred: whether `x` was centred by `b_dec`, which then has a gradient by this way too.
     """
     values, indices, rows, sources, grads = _entries(terms)
-    dots = bag_dot(grads, sources, w_dec, indices)
+    single = len(terms) == 1 and not terms[0].prefixes
+    dots = bag_dot(grads, sources, w_dec, indices, terms[0].codes.offsets if single else None)
     pulls = dots if all(term.grad_values is None for term in terms) else dots + _penalties(terms)
     pulls = pulls * (values > 0)
     sorted_values, sorted_pulls, sorted_along, sources, rows, offsets = _by_bag(

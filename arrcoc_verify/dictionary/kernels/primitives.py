@@ -6,6 +6,8 @@ rows in place instead of gathering `[entry, channel]` first; on CUDA they are Tr
 Triton is installed, else the same torch operations.
 """
 
+import warnings
+from functools import cache
 from types import ModuleType
 
 import torch
@@ -15,6 +17,8 @@ SUM = 0
 """What embedding bags do with their rows: mode `sum` in torch's numbering."""
 GROUP = 8
 """Values of which the largest stands for all in one round of `largest`."""
+SAMPLED = (torch.float32, torch.float64)
+"""Types that torch takes only the wanted entries of a product in."""
 DIRECT = 800
 """A row this short is searched without grouping; larger or smaller measured slower on AVX-512."""
 
@@ -86,7 +90,9 @@ def bag_sum(values: Tensor, indices: Tensor, offsets: Tensor, table: Tensor) -> 
     return bags
 
 
-def bag_dot(left: Tensor, rows: Tensor, right: Tensor, indices: Tensor) -> Tensor:
+def bag_dot(
+    left: Tensor, rows: Tensor, right: Tensor, indices: Tensor, offsets: Tensor | None = None
+) -> Tensor:
     """Return `left[rows[n]] . right[indices[n]]` of each entry n, `[entry]`.
 
     Args:
@@ -94,6 +100,8 @@ def bag_dot(left: Tensor, rows: Tensor, right: Tensor, indices: Tensor) -> Tenso
         rows: `[entry]`.
         right: `[latent, channel]`.
         indices: `[entry]`.
+        offsets: where each row's entries start, and their number last, `[row + 1]`, if they come
+            row by row; the CPU is faster where it knows.
     """
     kernels = triton_kernels(left)
     if kernels:
@@ -101,11 +109,28 @@ def bag_dot(left: Tensor, rows: Tensor, right: Tensor, indices: Tensor) -> Tenso
         return dots
     if not rows.numel():
         return left.new_zeros(0)
+    if offsets is not None and left.dtype in SAMPLED:
+        _warned()
+        shape = (left.shape[0], right.shape[0])
+        wanted = torch.sparse_csr_tensor(
+            offsets, indices, left.new_zeros(len(indices)), shape, check_invariants=False
+        )
+        sampled: Tensor = torch.sparse.sampled_addmm(wanted, left, right.T, beta=0.0)
+        return sampled.values()
     none = rows.new_zeros(1)  # of no use where the bag of each entry is given
     found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(  # noqa: SLF001
         left, right, indices, none, rows, SUM, -1
     )
     return found
+
+
+@cache
+def _warned() -> None:
+    """Let torch say once, unheard, that its compressed rows are young; results are tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        none = torch.zeros(1, dtype=torch.int64)
+        torch.sparse_csr_tensor(none, none[:0], torch.zeros(0), (0, 1), check_invariants=False)
 
 
 def triton_kernels(where: Tensor) -> ModuleType | None:

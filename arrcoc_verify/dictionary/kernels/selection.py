@@ -120,7 +120,8 @@ def _proposed(x: Tensor, weight: Tensor, bias: Tensor, k: int, chunk: int) -> tu
     wanted = candidates(k)
     proposed, latents = row_topk(x.bfloat16(), weight.bfloat16(), bias.bfloat16(), wanted, chunk)
     rows = torch.arange(x.shape[0], device=x.device).repeat_interleave(wanted)
-    scores = bag_dot(x, rows, weight, latents.flatten()).view_as(proposed) + bias[latents]
+    offsets = torch.arange(x.shape[0] + 1, device=x.device) * wanted
+    scores = bag_dot(x, rows, weight, latents.flatten(), offsets).view_as(proposed) + bias[latents]
     values, at = scores.topk(k, dim=1, sorted=False)
     indices = latents.gather(1, at)
     norms = torch.linalg.vector_norm(weight, dim=1)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrcoc_verify.dictionary import kernels as fast
-from arrcoc_verify.dictionary.kernels.primitives import largest
+from arrcoc_verify.dictionary.kernels.primitives import bag_dot, largest
 from arrcoc_verify.dictionary.kernels.selection import candidates
 from arrcoc_verify.dictionary.kernels.step import Adam, SparseStep
 
@@ -159,6 +159,22 @@ def test_proposals_are_used_and_rarely_doubted(monkeypatch):
 
 
 # Decoding and gradients
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_products_of_named_rows_are_the_same_by_either_way(dtype):
+    torch.manual_seed(0)
+    left, right = torch.randn(4, 70, dtype=dtype), torch.randn(9, 70, dtype=dtype)
+    offsets = torch.tensor([0, 3, 3, 8, 10])  # the second row has none
+    rows = torch.tensor([0, 0, 0, 2, 2, 2, 2, 2, 3, 3])
+    indices = torch.tensor([8, 0, 3, 1, 7, 2, 0, 4, 8, 5])
+    exact = (left.double() @ right.double().T)[rows, indices].to(dtype)
+
+    near = {"rtol": 0.02, "atol": 0.05} if dtype == torch.bfloat16 else {}
+    torch.testing.assert_close(exact, bag_dot(left, rows, right, indices), **near)
+    torch.testing.assert_close(exact, bag_dot(left, rows, right, indices, offsets), **near)
+    none = rows[:0]
+    assert 0 == len(bag_dot(left, none, right, none, torch.zeros(5, dtype=torch.int64)))
 
 
 def parameters(seed=0, query=False):
