@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from arrcoc_verify.cli import dictionary_commands
+
 app = typer.Typer(
     name="arrcoc-verify",
     add_completion=False,
@@ -239,3 +241,6 @@ def conformance(
     from arrcoc_verify.cli import reading
 
     raise typer.Exit(reading.conformance(spec, json=json))
+
+
+dictionary_commands.register(app)

@@ -26,6 +26,9 @@ THRESHOLD_MEMORY = 0.99
 PENALTY_GAIN = 0.02
 """Of the controller that moves the penalty of standard and gated until L0 is `k`."""
 
+TURNING = ("turn_query", "enc_turn", "dec_turn")
+"""Parameters by which directions turn."""
+
 
 class Source(Protocol):
     """Where samples come from: any step's batch, the same whenever it is asked for."""
@@ -56,6 +59,8 @@ class Recipe:
         k_start: k at the start, sinking to the dictionary's over `k_decay` of the steps.
         k_decay: share of the steps over which k sinks.
         blend: share of a sample's direction in each row at the start.
+        turn_after: share of the steps after which directions may turn with the query. Earlier,
+            a latent would settle on one feature under one query and on another under the next.
         precision: of the matrix products; parameters and thresholds are always float32.
         seed: of the initial directions.
     """
@@ -74,6 +79,7 @@ class Recipe:
     k_start: float | None = None
     k_decay: float = 0.2
     blend: float = 0.0
+    turn_after: float = 0.3
     precision: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
 
@@ -234,6 +240,9 @@ class Trainer:
                 way = sparse_loss if applies(self.dictionary, self.workers) else loss
                 result = way(self.dictionary, samples, self.terms, dead, self.workers)
             result.total.backward()
+            if full.turns and self.step < self.recipe.turn_after * self.recipe.steps:
+                for name in TURNING:
+                    getattr(self.dictionary, name).grad = None
         finally:
             self.dictionary.config = full
         return result

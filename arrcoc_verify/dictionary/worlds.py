@@ -24,6 +24,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 LIKELY, UNLIKELY = 0.2, 0.002
 TURNS = 3
 """Coordinates along which directions of the turning world turn."""
+_TURN = 0.75
+"""Root mean square over queries of how far directions turn, as a tangent."""
+_SIZES = {"turning": (32, 32), "gain": (24, 24)}
+"""Channels and features of the worlds that are not overcomplete."""
 _HELD_OUT = 2**40
 """Seeds of held-out samples lie beyond those of any step."""
 
@@ -89,7 +93,7 @@ class World:
         if phrases is None:
             phrases = torch.eye(12)[:, None, :]
         queries = len(phrases)
-        channels, features = (32, 32) if kind == "turning" else (24, 96)
+        channels, features = _SIZES.get(kind, (24, 96))
 
         def unit(*shape: int) -> Tensor:
             rows = torch.randn(*shape, generator=generator)
@@ -98,14 +102,20 @@ class World:
         likely = torch.stack([torch.randperm(features, generator=generator)[:8]
                               for _ in range(queries)])  # fmt: skip
         chance = torch.full((queries, features), UNLIKELY).scatter(1, likely, LIKELY)
-        if kind in ("irrelevant", "gain"):
+        if kind == "irrelevant":
             chance = chance.mean(0, keepdim=True).expand_as(chance).contiguous()
-        if kind == "turning":
+        if kind in _SIZES:
             chance = torch.full((queries, features), 2 / features)
+        directions = unit(features, channels)
+        if kind == "gain":  # nothing overlaps, so a plain code is exact
+            directions = torch.linalg.qr(directions).Q
+        coordinates = torch.randn(queries, TURNS, generator=generator)
+        coordinates -= coordinates.mean(0)
+        coordinates *= _TURN / coordinates.square().sum(1).mean().sqrt()
         return cls(
-            kind=kind, directions=unit(features, channels), chance=chance, phrases=phrases,
+            kind=kind, directions=directions, chance=chance, phrases=phrases,
             turn=unit(TURNS, features, channels) if kind == "turning" else None,
-            coordinates=torch.randn(queries, TURNS, generator=generator) / math.sqrt(TURNS) * 1.0,
+            coordinates=coordinates,
             size=size, seed=seed, noise=0.03 if kind == "turning" else 0.05,
         )  # fmt: skip
 
@@ -148,4 +158,5 @@ class World:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -(torch.special.xlogy(p, p) + torch.special.xlogy(1 - p, 1 - p)) / math.log(2)
+    nats: Tensor = torch.special.xlogy(p, p) + torch.special.xlogy(1 - p, 1 - p)
+    return -nats / math.log(2)

@@ -1,0 +1,137 @@
+"""Commands about dictionaries: train-dictionary and conditioning."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arrcoc_verify import provenance
+from arrcoc_verify.cli.ending import Stopped
+from arrcoc_verify.cli.output import console, line, new_folder, progress, table, warn, write_json
+from arrcoc_verify.cli.reading import settled
+from arrcoc_verify.config import REFERENCE
+from arrcoc_verify.errors import UsageError
+
+
+def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int:
+    """Judge the planted worlds; 1 when one of them does not come out as planted."""
+    from arrcoc_verify.dictionary import planted
+    from arrcoc_verify.dictionary.conditioning import ARMS
+    from arrcoc_verify.scenes import fixtures
+
+    if steps < 1:
+        raise UsageError(f"wanted at least one step of training, got {steps}")
+    phrases = planted.read_phrases(fixtures.folder() / "queries" / "phrases.safetensors")
+    with progress() as tell:
+        count = iter(range(10**6))
+        found = planted.report(
+            seed=seed, seeds=seeds, steps=steps, phrases=phrases,
+            tell=lambda text: tell(text, next(count), planted.fits(seeds)),
+        )  # fmt: skip
+    rows = [
+        (name, arm.replace("_", " "), *(f"{world[arm][key]:.3f}" for key in ("fve", "mcc", "f1")),
+         f"{world[arm]['l0']:.2f}", f"{world[arm]['bits']:.2f}", f"{world[arm]['dead']:.0%}")
+        for name, world in planted.judged(found).items() for arm in ARMS
+    ]  # fmt: skip
+    columns = ("world", "dictionary", "#FVE", "#MCC", "#F1", "#L0", "#bits", "#dead")
+    console().print(table("Planted worlds, means over seeds", columns, rows))
+    console().print(table("Conclusions", ("world", "said", "is"), planted.conclusions(found)))
+    write_json(json, found)
+    line(
+        f"{'as planted' if found['right'] else 'NOT as planted'}; "
+        f"{found['seconds']:.0f} s, peak {provenance.peak_mib():.0f} MiB"
+    )
+    return 0 if found["right"] else 1
+
+
+def train(
+    given: Mapping[str, Any], options: Mapping[str, Any], *, json: Path | None, resume: Path | None
+) -> int:
+    """Capture, train and keep dictionaries."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.dictionary import job
+    from arrcoc_verify.dictionary.training import Recipe
+
+    config = settled({**given, "out": resume or given.get("out")})
+    if resume is not None and not resume.is_dir():
+        raise UsageError(f"wanted the folder of a training to go on with, found none at {resume}")
+    out = config.out or new_folder("-dictionaries")
+    model = load(config.model or REFERENCE)
+    plans = _plans(model, options)
+    recipe = Recipe(steps=options["steps"], seed=config.seed, precision=options["precision"])
+    started = time.perf_counter()
+    rows, kept = [], {}
+    try:
+        store = _store(model, config, plans, out, options)
+        with progress() as tell:
+            for plan in plans:
+                one = job.train_plan(
+                    store, plan, recipe, out / plan.name, size=options["batch_size"],
+                    device=config.device, resume=resume is not None,
+                    tell=lambda f, plan=plan: tell(f"{plan.name} {job.told(f)}", f.step,
+                                                   recipe.steps),  # type: ignore[misc]
+                )  # fmt: skip
+                held = one.about["held_out"]
+                shape = one.dictionary.config
+                rows.append(
+                    (
+                        plan.name,
+                        shape.architecture,
+                        str(shape.latents),
+                        f"{shape.k:g}",
+                        f"{held['fve']:.3f}",
+                        f"{held['l0']:.1f}",
+                        f"{held['dead']:.0%}",
+                    )
+                )
+                kept[plan.name] = job.plain(one)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped; what was trained is kept. To go on: the same command with --resume {out}"
+        ) from None
+    columns = ("dictionary", "architecture", "#latents", "#k", "#FVE", "#L0", "#dead")
+    console().print(table(f"{model.name}: on held-out photographs", columns, rows))
+    seconds = time.perf_counter() - started
+    write_json(json, {"model": model.name, "folder": str(out), "dictionaries": kept,
+                      "seconds": seconds, "peak_mib": provenance.peak_mib()})  # fmt: skip
+    line(f"{len(kept)} dictionaries in {out}; {seconds:.0f} s")
+    return 0
+
+
+def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
+    from arrcoc_verify.dictionary import job
+
+    shared = {key: options[key] for key in
+              ("architecture", "expansion", "conditional", "turns", "skip")}  # fmt: skip
+    sites = job.vector_sites(model, options["sites"])
+    if options["crosscoder"]:
+        first = [job.Plan(name="crosscoder", inputs=tuple(sites), **shared)]
+    else:
+        target = options["target"]
+        ending = "" if target is None else f"-to-{target}"
+        first = [job.Plan(name=name + ending, inputs=(name,), target=target, **shared)
+                 for name in sites if name != target]  # fmt: skip
+    return [plan for one in first for plan in job.swept(one, options["k"], options["latents"])]
+
+
+def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> Any:
+    from arrcoc_verify.activations import ActivationStore
+    from arrcoc_verify.audit import scene_set, scene_size
+    from arrcoc_verify.capture import capture
+    from arrcoc_verify.dictionary import job
+
+    if options["store"] is not None:
+        return ActivationStore.open(options["store"])
+    if config.images is None:
+        pictures: Any = job.training_scenes(model, scene_size(model), config.seed)
+    else:
+        found = scene_set(model, config.images, seed=config.seed, skip_bad=config.skip_bad_rows)
+        for text in (*found.skipped, *found.notes):
+            warn(f"note: {text}")
+        own = [dataclasses.replace(scene, role="assert") for scene in found.asserted]
+        pictures = job.asked(own)
+    return capture(
+        model, pictures, folder=out / "activations", sites=job.sites_of(model, plans),
+        seed=config.seed, progress=console(stderr=True).is_terminal,
+    )  # fmt: skip
