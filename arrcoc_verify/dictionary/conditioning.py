@@ -287,7 +287,9 @@ def smuggling(
     ceiling = max(case.ceiling, _mean([_bits(case, one) for one in twins]))
     probe = _mean([_probe(case, one) for one in dictionaries])
     allowed = ceiling * (1 + BITS_SLACK) + BITS_SLACK
-    l0 = _mean([float((one.encode(judged.x) > 0).sum(1).float().mean()) for one in twins])
+    l0 = _mean(
+        [float((one.encode(judged.x, judged.query) > 0).sum(1).float().mean()) for one in twins]
+    )
     passed = null <= NULL_IMAGE and bits <= allowed and noise <= plain + NOISE_SLACK * l0
     return Smuggling(
         null_image=null, noise_l0=noise, noise_l0_unconditional=plain, bits=bits, ceiling=ceiling,
