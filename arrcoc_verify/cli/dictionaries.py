@@ -1,4 +1,4 @@
-"""Commands about dictionaries: train-dictionary and conditioning."""
+"""Commands about dictionaries: conditioning, train-dictionary and features."""
 
 import dataclasses
 import time
@@ -135,3 +135,81 @@ def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: An
         model, pictures, folder=out / "activations", sites=job.sites_of(model, plans),
         seed=config.seed, progress=console(stderr=True).is_terminal,
     )  # fmt: skip
+
+
+def features(
+    given: Mapping[str, Any], folder: Path, *, count: int, html: Path | None, json: Path | None
+) -> int:
+    """Judge claims on features and show what latents are; the verdicts' exit code."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.audit import scene_set
+    from arrcoc_verify.dictionary import pages
+    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.lab import Lab
+    from arrcoc_verify.report.atomic import make_folder, write_text
+    from arrcoc_verify.report.latents import render
+    from arrcoc_verify.suite import GATES
+    from arrcoc_verify.suite.latents import feature_claims
+    from arrcoc_verify.trial import Settings, try_model
+
+    config = settled(given)
+    model = load(config.model or REFERENCE)
+    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
+    usable = [one for one in kept if one.site in model.sites and not one.dictionary.config.blocks
+              and not one.dictionary.config.transcoder]  # fmt: skip
+    if not usable:
+        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    found = scene_set(model, config.images, seed=config.seed)
+    selected = Lab(model, found.selected, config.seed)
+    asserted = Lab(model, found.asserted, config.seed)
+    with progress() as tell:
+        tell("choosing latents", 0, len(usable) + 1)
+        claims = feature_claims(selected, usable)
+        gates = [gate for gate in GATES if gate.id.startswith("runtime.")]
+        trial = try_model(asserted, selected, claims, gates, Settings(seed=config.seed),
+                          progress=tell)  # fmt: skip
+        shown = {}
+        for at, one in enumerate(usable):
+            tell(one.site, at + 1, len(usable) + 1)
+            shown[one.site] = pages.feature_pages(selected, one, count)
+    _print_features(trial.verdicts, shown)
+    data = {
+        "model": model.name,
+        "claims": [dataclasses.asdict(verdict) for verdict in trial.verdicts],
+        "sites": {site: [pages.plain(page) for page in made] for site, made in shown.items()},
+    }
+    write_json(json, data)
+    path = html or folder / "features.html"
+    make_folder(path.resolve().parent)
+    write_text(path, render(model.name, trial.verdicts, {
+        site: [dataclasses.asdict(page) for page in made] for site, made in shown.items()
+    }))  # fmt: skip
+    line(str(path))
+    return _code([str(verdict.outcome) for verdict in trial.verdicts])
+
+
+def _code(outcomes: Sequence[str]) -> int:
+    for outcome, code in (("refuted", 1), ("invalid", 2), ("not_run", 2), ("inconclusive", 3)):
+        if outcome in outcomes:
+            return code
+    return 0
+
+
+def _print_features(verdicts: Sequence[Any], shown: Mapping[str, Sequence[Any]]) -> None:
+    rows = [
+        (one.id, str(one.outcome),
+         "" if one.effect is None else
+         f"{one.effect.value:.1f} [{one.effect.low:.1f}, {one.effect.high:.1f}]",
+         "" if one.null is None else f"{one.null.value:.1f}", one.reason)
+        for one in verdicts
+    ]  # fmt: skip
+    columns = ("claim", "verdict", "#tokens a patch", "#placebo", "reason")
+    console().print(table("Claims on features", columns, rows))
+    lines = [
+        (site, str(page.latent), f"{page.density:.1%}",
+         "" if page.tokens is None else
+         f"{page.tokens.value:+.1f} [{page.tokens.low:+.1f}, {page.tokens.high:+.1f}]", page.way)
+        for site, made in shown.items() for page in made
+    ]  # fmt: skip
+    columns = ("site", "#latent", "#density", "#tokens when ablated", "knows")
+    console().print(table("Latents that carry most, on the selection scenes", columns, lines))

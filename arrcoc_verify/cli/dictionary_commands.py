@@ -100,6 +100,30 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
     raise typer.Exit(dictionaries.train(given, options, json=json, resume=resume))
 
 
+def features(  # noqa: PLR0913 - a door: one parameter an option
+    dictionaries: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Dictionaries, as train-dictionary keeps them.")
+    ],
+    model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
+    images: Annotated[
+        File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    count: Annotated[int, _option("--count", "N", "Latents of each site that are shown.")] = 12,
+    seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
+    html: Annotated[File, _option("--html", "FILE", "The page; default DIR/features.html.")] = None,
+    json: Json = None,
+) -> None:
+    """Judge whether a model's features cause tokens, and make a page of what its latents are.
+
+    Latents are chosen on the selection scenes and asserted on others. Exit codes as of audit.
+    """
+    from arrcoc_verify.cli import dictionaries as commands
+
+    given = {"model": model, "images": images, "seed": seed}
+    code = commands.features(given, dictionaries, count=count, html=html, json=json)
+    raise typer.Exit(code)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands about dictionaries."""
     app.command(
@@ -110,3 +134,7 @@ def register(app: typer.Typer) -> None:
         short_help="Judge query conditioning on planted worlds.",
         epilog="Example: arrcoc-verify conditioning --json conditioning.json",
     )(conditioning)
+    app.command(
+        short_help="Judge claims on features and show what latents are.",
+        epilog="Example: arrcoc-verify features dicts --json features.json",
+    )(features)
