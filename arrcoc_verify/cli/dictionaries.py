@@ -213,3 +213,41 @@ def _print_features(verdicts: Sequence[Any], shown: Mapping[str, Sequence[Any]])
     ]  # fmt: skip
     columns = ("site", "#latent", "#density", "#tokens when ablated", "knows")
     console().print(table("Latents that carry most, on the selection scenes", columns, lines))
+
+
+def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int:
+    """Measure dictionaries on scenes that they were not trained on."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.audit import scene_set
+    from arrcoc_verify.dictionary.quality import quality as measure
+    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.lab import Lab
+
+    config = settled(given)
+    model = load(config.model or REFERENCE)
+    found = scene_set(model, config.images, seed=config.seed)
+    lab = Lab(model, found.asserted, config.seed)
+    rows, data = [], {}
+    with progress() as tell:
+        places = find_dictionaries(folder)
+        for at, place in enumerate(places):
+            name = str(place.relative_to(folder))
+            tell(name, at, len(places))
+            kept = load_dictionary(place)
+            shape = kept.dictionary.config
+            if kept.site not in model.sites or shape.blocks or shape.transcoder:
+                warn(f"note: {name} is left out: no autoencoder of a site of {model.name}")
+                continue
+            one = measure(lab, kept)
+            data[name] = {"site": kept.site, "config": shape.plain(), **one.plain()}
+            control = "" if one.control is None else f"{one.control[4]:.0%}"
+            rows.append((name, f"{one.fve:.3f}", f"{one.l0:.1f}", f"{one.dead:.0%}",
+                         f"{one.tokens_recovered_mean:.3f}", f"{one.tokens_recovered_zero:.3f}",
+                         control))  # fmt: skip
+    if not data:
+        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
+               "#control by 4")  # fmt: skip
+    console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
+    write_json(json, {"model": model.name, "scenes": len(lab), "dictionaries": data})
+    return 0

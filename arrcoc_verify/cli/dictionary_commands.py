@@ -124,6 +124,28 @@ def features(  # noqa: PLR0913 - a door: one parameter an option
     raise typer.Exit(code)
 
 
+def quality(
+    dictionaries: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Dictionaries, as train-dictionary keeps them.")
+    ],
+    model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
+    images: Annotated[
+        File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
+    json: Json = None,
+) -> None:
+    """Measure dictionaries on scenes that they were not trained on.
+
+    Variance explained, sparsity, dead latents, and how much of the allocation survives when the
+    model reads the reconstruction, against mean and zero ablation.
+    """
+    from arrcoc_verify.cli import dictionaries as commands
+
+    given = {"model": model, "images": images, "seed": seed}
+    raise typer.Exit(commands.quality(given, dictionaries, json=json))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands about dictionaries."""
     app.command(
@@ -138,3 +160,7 @@ def register(app: typer.Typer) -> None:
         short_help="Judge claims on features and show what latents are.",
         epilog="Example: arrcoc-verify features dicts --json features.json",
     )(features)
+    app.command(
+        short_help="Measure dictionaries on scenes they were not trained on.",
+        epilog="Example: arrcoc-verify quality dicts --json quality.json",
+    )(quality)

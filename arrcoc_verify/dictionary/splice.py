@@ -28,6 +28,7 @@ class Splice:
         site: name of the site.
         dictionary: encodes the site's vectors.
         codes: of the run, `[image, patch..., latent]`.
+        reconstruction: what the codes stand for, `[image, patch..., channel]`, float64.
         error: what the dictionary leaves, `[image, patch..., channel]`, float64.
     """
 
@@ -58,7 +59,8 @@ class Splice:
             )
         with torch.no_grad():
             self.codes = self._encode(value)
-            self.error = value.double() - self._decode(self.codes).double()
+            self.reconstruction = self._decode(self.codes).double()
+            self.error = value.double() - self.reconstruction
 
     def _read_query(self, run: Run, query_site: str | None) -> Tensor | None:
         if not self.dictionary.config.query:
