@@ -5,10 +5,11 @@ import torch
 
 from arrcoc_verify.dictionary import planted
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.conditioning import matched, shuffled, smuggling, trained
+from arrcoc_verify.dictionary.conditioning import smuggling, trained
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.rotation import Still, _decided, rotation_test, score
 from arrcoc_verify.dictionary.training import Recipe
+from arrcoc_verify.dictionary.twins import matched, shuffled
 from arrcoc_verify.dictionary.worlds import World
 from arrcoc_verify.errors import UsageError
 

@@ -46,7 +46,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(architecture, tmp_path
 def test_a_checkpoint_of_other_settings_is_refused_and_the_setting_named(tmp_path):
     trainer().save(tmp_path)
 
-    with pytest.raises(StoreError, match="config.k: 2 there, 3 now"):
+    with pytest.raises(StoreError, match=r"config\.k: 2 there, 3 now"):
         trainer(k=3).load(tmp_path)
     with pytest.raises(StoreError, match="no checkpoint to go on from"):
         trainer().load(tmp_path / "elsewhere")
