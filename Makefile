@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= .venv-peers
+SAE_PEERS ?= .venv-peers-sae
+THREADS ?= 1
 BIN := $(VENV)/bin
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
@@ -12,10 +14,10 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit test slow cov lint fmt bench example controls calibration fixtures wheel ci clean
+.PHONY: help setup audit test slow cov lint fmt bench bench-sae example controls calibration fixtures wheel ci clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(VENV)/.installed ## make the environment
 
@@ -52,6 +54,9 @@ fmt: setup ## format and fix what can be fixed
 # The script makes the rivals' environment in $(PEERS): it borrows torch from the first one.
 bench: setup ## measure against a naive loop and nnsight, in one run
 	$(BIN)/python benchmarks/bench.py --peers $(PEERS) --out reports/bench.json
+
+bench-sae: setup ## train dictionaries with SAELens, dictionary_learning, sparsify and ours, in one run
+	$(BIN)/python benchmarks/bench_sae.py --peers $(SAE_PEERS) --threads $(THREADS) --json reports/bench_sae.json
 
 example: setup ## make the example audit in reports/example again
 	rm -rf reports/example

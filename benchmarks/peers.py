@@ -27,16 +27,11 @@ def environment(folder: Path) -> tuple[Path | None, str]:
     Returns:
         (interpreter, version of nnsight), or (None, why there is none).
     """
-    python = folder / "bin" / "python"
     try:
-        if not python.exists():
-            venv.create(folder, with_pip=True)
-        site = Path(_run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
-        ours = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
-        (site / "borrowed.pth").write_text("\n".join(ours) + "\n", encoding="utf-8")
+        python = made(folder)
         if _version(python) is None:
             Console(stderr=True).print(f"installing {', '.join(wanted())} into {folder}")
-            _run(python, "-m", "pip", "install", "--quiet", "--retries", "1", *wanted())
+            run(python, "-m", "pip", "install", "--quiet", "--retries", "1", *wanted())
         version = _version(python)
     except (OSError, subprocess.SubprocessError) as error:
         told = getattr(error, "stderr", None) or str(error)
@@ -47,14 +42,26 @@ def environment(folder: Path) -> tuple[Path | None, str]:
     return python, version
 
 
+def made(folder: Path) -> Path:
+    """Return the interpreter of an environment that sees all of ours, made where there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+    site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
+    ours = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+    (site / "borrowed.pth").write_text("\n".join(ours) + "\n", encoding="utf-8")
+    return python
+
+
 def _version(python: Path) -> str | None:
     try:
-        return _run(python, "-c", "import nnsight; print(nnsight.__version__)")
+        return run(python, "-c", "import nnsight; print(nnsight.__version__)")
     except subprocess.CalledProcessError:
         return None
 
 
-def _run(*command: object) -> str:
+def run(*command: object) -> str:
+    """Return the last line that a command prints; raise what subprocess raises."""
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, check=True, timeout=600
     )

@@ -1,9 +1,28 @@
 """The commands and their options; what they do is loaded when they run."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from arrcoc_verify.cli import (
+    debug_commands,
+    dictionary_commands,
+    selftest_commands,
+    training_commands,
+)
+from arrcoc_verify.cli.options import (
+    MODEL,
+    File,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    PerClusterOption,
+    Run,
+    SeedOption,
+    SkipOption,
+    option,
+)
 
 app = typer.Typer(
     name="arrcoc-verify",
@@ -13,38 +32,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-MODEL = (
-    "reference:analytic (default), reference:trained, FILE.toml, package.module:factory, "
-    "FILE.py:factory or arrcoc01:FOLDER."
-)
-TRAINED = "reference:trained, or reference:trained@FILE with other weights."
-IMAGES = "Folder of photographs, CSV with image,query,box, or COCO json; default: those embedded."
 EPILOG = """\b
 Exit codes: 0 holds, 1 refuted, 2 invalid or not run, 3 inconclusive, 4 usage, 130 stopped.
 Example: arrcoc-verify audit --model mymodel.adapters:load --images pictures/
 """
-
-ModelOption = Annotated[str | None, typer.Option("--model", metavar="M", help=MODEL)]
-ImagesOption = Annotated[
-    Path | None, typer.Option("--images", metavar="DIR|CSV|COCO", help=IMAGES)
-]  # fmt: skip
-SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Of every draw.")]
-JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON, too.")
-]
-SkipOption = Annotated[
-    bool, typer.Option("--skip-bad-rows", help="Leave out what cannot be used, and list it.")
-]
-PerClusterOption = Annotated[
-    int | None,
-    typer.Option("--per-cluster", metavar="N", help="Scenes of each independent cluster."),
-]
-Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run's record.")]
-File = Path | None
-
-
-def _option(name: str, metavar: str, text: str) -> Any:
-    return typer.Option(name, metavar=metavar, help=text)
 
 
 @app.callback(invoke_without_command=True, epilog=EPILOG)
@@ -74,26 +65,24 @@ def audit(  # noqa: PLR0913 - a door: one parameter an option
     model: ModelOption = None,
     images: ImagesOption = None,
     profile: Annotated[
-        File, _option("--profile", "P", "TOML file, or `default`; else the model's own.")
+        File, option("--profile", "P", "TOML file, or `default`; else the model's own.")
     ] = None,
     out: Annotated[
-        File, _option("--out", "DIR", "Record and page; default reports/<time>-<id>.")
+        File, option("--out", "DIR", "Record and page; default reports/<time>-<id>.")
     ] = None,
     seed: SeedOption = None,
-    device: Annotated[str | None, _option("--device", "cpu|cuda", "Where the model runs.")] = None,
+    device: Annotated[str | None, option("--device", "cpu|cuda", "Where the model runs.")] = None,
     json: JsonOption = None,
     claims: Annotated[
         list[str] | None,
-        _option("--claims", "PATTERN", "Only these, as 'balancing.*'; repeatable."),
+        option("--claims", "PATTERN", "Only these, as 'balancing.*'; repeatable."),
     ] = None,
     per_cluster: PerClusterOption = None,
     alpha: Annotated[
-        float | None, _option("--alpha", "A", "Family-wise error; default 0.01.")
+        float | None, option("--alpha", "A", "Family-wise error; default 0.01.")
     ] = None,
     skip_bad_rows: SkipOption = False,
-    resume: Annotated[
-        File, _option("--resume", "DIR", "Go on with a run that was stopped.")
-    ] = None,
+    resume: Annotated[File, option("--resume", "DIR", "Go on with a run that was stopped.")] = None,
 ) -> None:
     """Judge every claim that is made of a model; write a record and a page."""
     from arrcoc_verify.cli import auditing
@@ -129,23 +118,21 @@ def capture(  # noqa: PLR0913 - a door: one parameter an option
     images: ImagesOption = None,
     sites: Annotated[
         list[str] | None,
-        _option(
-            "--sites", "PATTERN", "Which, as 'knowing.*', or '!name' to leave out; repeatable."
-        ),
+        option("--sites", "PATTERN", "Which, as 'knowing.*', or '!name' to leave out; repeatable."),
     ] = None,
-    out: Annotated[File, _option("--out", "DIR", "The store; default reports/<time>-<id>.")] = None,
+    out: Annotated[File, option("--out", "DIR", "The store; default reports/<time>-<id>.")] = None,
     seed: SeedOption = None,
     per_cluster: PerClusterOption = None,
     shard_examples: Annotated[
-        int | None, _option("--shard-examples", "N", "Examples of a shard at most; bounds memory.")
+        int | None, option("--shard-examples", "N", "Examples of a shard at most; bounds memory.")
     ] = None,
     batch_size: Annotated[
-        int | None, _option("--batch-size", "N", "Images that go through together.")
+        int | None, option("--batch-size", "N", "Images that go through together.")
     ] = None,
     skip_bad_rows: SkipOption = False,
     json: JsonOption = None,
     resume: Annotated[
-        File, _option("--resume", "DIR", "Go on with a store that was begun by the same options.")
+        File, option("--resume", "DIR", "Go on with a store that was begun by the same options.")
     ] = None,
 ) -> None:
     """Read sites over pictures into a store of activations; a stopped one goes on when repeated."""
@@ -166,10 +153,10 @@ def capture(  # noqa: PLR0913 - a door: one parameter an option
 )
 def report(
     run: Run,
-    out: Annotated[File, _option("--out", "FILE", "The page; default RUN/report.html.")] = None,
-    junit: Annotated[File, _option("--junit", "FILE", "Also as JUnit XML.")] = None,
-    sarif: Annotated[File, _option("--sarif", "FILE", "Also as SARIF.")] = None,
-    markdown: Annotated[File, _option("--markdown", "FILE", "Also as Markdown.")] = None,
+    out: Annotated[File, option("--out", "FILE", "The page; default RUN/report.html.")] = None,
+    junit: Annotated[File, option("--junit", "FILE", "Also as JUnit XML.")] = None,
+    sarif: Annotated[File, option("--sarif", "FILE", "Also as SARIF.")] = None,
+    markdown: Annotated[File, option("--markdown", "FILE", "Also as Markdown.")] = None,
 ) -> None:
     """Make the page and other views of a run again from its record, without torch."""
     from arrcoc_verify.cli import views
@@ -185,7 +172,7 @@ def diff(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="The record to compare with.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="The record that is compared.")],
     json: JsonOption = None,
-    html: Annotated[File, _option("--html", "FILE", "Write the difference as a page, too.")] = None,
+    html: Annotated[File, option("--html", "FILE", "Write the difference as a page, too.")] = None,
     all_claims: Annotated[bool, typer.Option("--all", help="Show unchanged claims, too.")] = False,
 ) -> None:
     """Say which verdicts flipped between two runs and by how much effects moved.
@@ -242,43 +229,5 @@ def conformance(
     raise typer.Exit(reading.conformance(spec, json=json))
 
 
-@app.command(
-    short_help="Measure the trained reference model.",
-    epilog="Example: arrcoc-verify evaluate reference:trained --json trained.json",
-)
-def evaluate(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=TRAINED)] = "reference:trained",
-    scenes: Annotated[int, _option("--scenes", "N", "Scenes in each set of things.")] = 200,
-    seed: SeedOption = 0,
-    stamps: Annotated[
-        File, _option("--stamps", "DIR", "Photographed stamps with names, as one more test.")
-    ] = None,
-    json: JsonOption = None,
-) -> None:
-    """Measure where tokens go, what is read, and what rewording changes, on held-out scenes."""
-    from arrcoc_verify.cli import training
-
-    raise typer.Exit(training.evaluate(spec, n=scenes, seed=seed or 0, stamps=stamps, json=json))
-
-
-@app.command(
-    "train-reference",
-    short_help="Train the trained reference model anew.",
-    epilog="Example: arrcoc-verify train-reference --pack pack/ --out run/ --device cuda",
-)
-def train_reference(  # noqa: PLR0913 - a door: one parameter an option
-    pack: Annotated[Path, _option("--pack", "DIR", "Training pack; docs/trained.md makes one.")],
-    out: Annotated[Path, _option("--out", "DIR", "Where state, weights and checkpoints go.")],
-    recipe: Annotated[str, _option("--recipe", "NAME", "gpu or cpu.")] = "gpu",
-    device: Annotated[str, _option("--device", "D", "cpu, cuda, cuda:1 ...")] = "cpu",
-    minutes: Annotated[float, _option("--minutes", "M", "Stop after so many; goes on later.")] = 60,
-    steps: Annotated[int | None, _option("--steps", "N", "On scenes, if not the recipe's.")] = None,
-    seed: SeedOption = None,
-) -> None:
-    """Train the reference model from a pack; stopped or out of time, it goes on where it was."""
-    from arrcoc_verify.cli import training
-
-    asked = {"steps": steps, "seed": seed}
-    changes = {key: value for key, value in asked.items() if value is not None}
-    code = training.train(pack, out, recipe=recipe, device=device, minutes=minutes, changes=changes)
-    raise typer.Exit(code)
+for module in (training_commands, dictionary_commands, debug_commands, selftest_commands):
+    module.register(app)

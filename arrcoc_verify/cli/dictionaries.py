@@ -1,0 +1,253 @@
+"""Commands about dictionaries: conditioning, train-dictionary and features."""
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arrcoc_verify import provenance
+from arrcoc_verify.cli.ending import Stopped
+from arrcoc_verify.cli.output import console, line, new_folder, progress, table, warn, write_json
+from arrcoc_verify.cli.reading import settled
+from arrcoc_verify.config import REFERENCE
+from arrcoc_verify.errors import UsageError
+
+
+def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int:
+    """Judge the planted worlds; 1 when one of them does not come out as planted."""
+    from arrcoc_verify.dictionary import planted
+    from arrcoc_verify.dictionary.conditioning import ARMS
+    from arrcoc_verify.scenes import fixtures
+
+    if steps < 1:
+        raise UsageError(f"wanted at least one step of training, got {steps}")
+    phrases = planted.read_phrases(fixtures.folder() / "queries" / "phrases.safetensors")
+    with progress() as tell:
+        count = iter(range(10**6))
+        found = planted.report(
+            seed=seed, seeds=seeds, steps=steps, phrases=phrases,
+            tell=lambda text: tell(text, next(count), planted.fits(seeds)),
+        )  # fmt: skip
+    rows = [
+        (name, arm.replace("_", " "), *(f"{world[arm][key]:.3f}" for key in ("fve", "mcc", "f1")),
+         f"{world[arm]['l0']:.2f}", f"{world[arm]['bits']:.2f}", f"{world[arm]['dead']:.0%}")
+        for name, world in planted.judged(found).items() for arm in ARMS
+    ]  # fmt: skip
+    columns = ("world", "dictionary", "#FVE", "#MCC", "#F1", "#L0", "#bits", "#dead")
+    console().print(table("Planted worlds, means over seeds", columns, rows))
+    console().print(table("Conclusions", ("world", "said", "is"), planted.conclusions(found)))
+    write_json(json, found)
+    line(
+        f"{'as planted' if found['right'] else 'NOT as planted'}; "
+        f"{found['seconds']:.0f} s, peak {provenance.peak_mib():.0f} MiB"
+    )
+    return 0 if found["right"] else 1
+
+
+def train(
+    given: Mapping[str, Any], options: Mapping[str, Any], *, json: Path | None, resume: Path | None
+) -> int:
+    """Capture, train and keep dictionaries."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.dictionary import job
+    from arrcoc_verify.dictionary.training import Recipe
+
+    config = settled({**given, "out": resume or given.get("out")})
+    if resume is not None and not resume.is_dir():
+        raise UsageError(f"wanted the folder of a training to go on with, found none at {resume}")
+    out = config.out or new_folder("-dictionaries")
+    model = load(config.model or REFERENCE)
+    plans = _plans(model, options)
+    recipe = Recipe(steps=options["steps"], seed=config.seed, precision=options["precision"])
+    started = time.perf_counter()
+    rows, kept = [], {}
+    try:
+        store = _store(model, config, plans, out, options)
+        with progress() as tell:
+            for plan in plans:
+                one = job.train_plan(
+                    store, plan, recipe, out / plan.name, size=options["batch_size"],
+                    device=config.device, resume=resume is not None,
+                    tell=lambda f, plan=plan: tell(f"{plan.name} {job.told(f)}", f.step,
+                                                   recipe.steps),  # type: ignore[misc]
+                )  # fmt: skip
+                held = one.about["held_out"]
+                shape = one.dictionary.config
+                rows.append(
+                    (
+                        plan.name,
+                        shape.architecture,
+                        str(shape.latents),
+                        f"{shape.k:g}",
+                        f"{held['fve']:.3f}",
+                        f"{held['l0']:.1f}",
+                        f"{held['dead']:.0%}",
+                    )
+                )
+                kept[plan.name] = job.plain(one)
+    except KeyboardInterrupt:
+        raise Stopped(
+            f"stopped; what was trained is kept. To go on: the same command with --resume {out}"
+        ) from None
+    columns = ("dictionary", "architecture", "#latents", "#k", "#FVE", "#L0", "#dead")
+    console().print(table(f"{model.name}: on held-out photographs", columns, rows))
+    seconds = time.perf_counter() - started
+    write_json(json, {"model": model.name, "folder": str(out), "dictionaries": kept,
+                      "seconds": seconds, "peak_mib": provenance.peak_mib()})  # fmt: skip
+    line(f"{len(kept)} dictionaries in {out}; {seconds:.0f} s")
+    return 0
+
+
+def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
+    from arrcoc_verify.dictionary import job
+
+    shared = {key: options[key] for key in
+              ("architecture", "expansion", "conditional", "turns", "skip")}  # fmt: skip
+    sites = job.vector_sites(model, options["sites"])
+    if options["crosscoder"]:
+        first = [job.Plan(name="crosscoder", inputs=tuple(sites), **shared)]
+    else:
+        target = options["target"]
+        ending = "" if target is None else f"-to-{target}"
+        first = [job.Plan(name=name + ending, inputs=(name,), target=target, **shared)
+                 for name in sites if name != target]  # fmt: skip
+    return [plan for one in first for plan in job.swept(one, options["k"], options["latents"])]
+
+
+def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> Any:
+    from arrcoc_verify.activations import ActivationStore
+    from arrcoc_verify.audit import scene_set, scene_size
+    from arrcoc_verify.capture import capture
+    from arrcoc_verify.dictionary import job
+
+    if options["store"] is not None:
+        return ActivationStore.open(options["store"])
+    if config.images is None:
+        pictures: Any = job.training_scenes(model, scene_size(model), config.seed)
+    else:
+        found = scene_set(model, config.images, seed=config.seed, skip_bad=config.skip_bad_rows)
+        for text in (*found.skipped, *found.notes):
+            warn(f"note: {text}")
+        own = [dataclasses.replace(scene, role="assert") for scene in found.asserted]
+        pictures = job.asked(own)
+    return capture(
+        model, pictures, folder=out / "activations", sites=job.sites_of(model, plans),
+        seed=config.seed, progress=console(stderr=True).is_terminal,
+    )  # fmt: skip
+
+
+def features(
+    given: Mapping[str, Any], folder: Path, *, count: int, html: Path | None, json: Path | None
+) -> int:
+    """Judge claims on features and show what latents are; the verdicts' exit code."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.audit import scene_set
+    from arrcoc_verify.dictionary import pages
+    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.lab import Lab
+    from arrcoc_verify.report.atomic import make_folder, write_text
+    from arrcoc_verify.report.latents import render
+    from arrcoc_verify.suite import GATES
+    from arrcoc_verify.suite.latents import feature_claims
+    from arrcoc_verify.trial import Settings, try_model
+
+    config = settled(given)
+    model = load(config.model or REFERENCE)
+    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
+    usable = [one for one in kept if one.site in model.sites and not one.dictionary.config.blocks
+              and not one.dictionary.config.transcoder]  # fmt: skip
+    if not usable:
+        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    found = scene_set(model, config.images, seed=config.seed)
+    selected = Lab(model, found.selected, config.seed)
+    asserted = Lab(model, found.asserted, config.seed)
+    with progress() as tell:
+        tell("choosing latents", 0, len(usable) + 1)
+        claims = feature_claims(selected, usable)
+        gates = [gate for gate in GATES if gate.id.startswith("runtime.")]
+        trial = try_model(asserted, selected, claims, gates, Settings(seed=config.seed),
+                          progress=tell)  # fmt: skip
+        shown = {}
+        for at, one in enumerate(usable):
+            tell(one.site, at + 1, len(usable) + 1)
+            shown[one.site] = pages.feature_pages(selected, one, count)
+    _print_features(trial.verdicts, shown)
+    data = {
+        "model": model.name,
+        "claims": [dataclasses.asdict(verdict) for verdict in trial.verdicts],
+        "sites": {site: [pages.plain(page) for page in made] for site, made in shown.items()},
+    }
+    write_json(json, data)
+    path = html or folder / "features.html"
+    make_folder(path.resolve().parent)
+    write_text(path, render(model.name, trial.verdicts, {
+        site: [dataclasses.asdict(page) for page in made] for site, made in shown.items()
+    }))  # fmt: skip
+    line(str(path))
+    return _code([str(verdict.outcome) for verdict in trial.verdicts])
+
+
+def _code(outcomes: Sequence[str]) -> int:
+    for outcome, code in (("refuted", 1), ("invalid", 2), ("not_run", 2), ("inconclusive", 3)):
+        if outcome in outcomes:
+            return code
+    return 0
+
+
+def _print_features(verdicts: Sequence[Any], shown: Mapping[str, Sequence[Any]]) -> None:
+    rows = [
+        (one.id, str(one.outcome),
+         "" if one.effect is None else
+         f"{one.effect.value:.1f} [{one.effect.low:.1f}, {one.effect.high:.1f}]",
+         "" if one.null is None else f"{one.null.value:.1f}", one.reason)
+        for one in verdicts
+    ]  # fmt: skip
+    columns = ("claim", "verdict", "#tokens a patch", "#placebo", "reason")
+    console().print(table("Claims on features", columns, rows))
+    lines = [
+        (site, str(page.latent), f"{page.density:.1%}",
+         "" if page.tokens is None else
+         f"{page.tokens.value:+.1f} [{page.tokens.low:+.1f}, {page.tokens.high:+.1f}]", page.way)
+        for site, made in shown.items() for page in made
+    ]  # fmt: skip
+    columns = ("site", "#latent", "#density", "#tokens when ablated", "knows")
+    console().print(table("Latents that carry most, on the selection scenes", columns, lines))
+
+
+def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int:
+    """Measure dictionaries on scenes that they were not trained on."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.audit import scene_set
+    from arrcoc_verify.dictionary.quality import quality as measure
+    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.lab import Lab
+
+    config = settled(given)
+    model = load(config.model or REFERENCE)
+    found = scene_set(model, config.images, seed=config.seed)
+    lab = Lab(model, found.asserted, config.seed)
+    rows, data = [], {}
+    with progress() as tell:
+        places = find_dictionaries(folder)
+        for at, place in enumerate(places):
+            name = str(place.relative_to(folder))
+            tell(name, at, len(places))
+            kept = load_dictionary(place)
+            shape = kept.dictionary.config
+            if kept.site not in model.sites or shape.blocks or shape.transcoder:
+                warn(f"note: {name} is left out: no autoencoder of a site of {model.name}")
+                continue
+            one = measure(lab, kept)
+            data[name] = {"site": kept.site, "config": shape.plain(), **one.plain()}
+            control = "" if one.control is None else f"{one.control[4]:.0%}"
+            rows.append((name, f"{one.fve:.3f}", f"{one.l0:.1f}", f"{one.dead:.0%}",
+                         f"{one.tokens_recovered_mean:.3f}", f"{one.tokens_recovered_zero:.3f}",
+                         control))  # fmt: skip
+    if not data:
+        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
+               "#control by 4")  # fmt: skip
+    console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
+    write_json(json, {"model": model.name, "scenes": len(lab), "dictionaries": data})
+    return 0

@@ -1,0 +1,166 @@
+"""The commands about dictionaries and their options; what they do is loaded when they run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+File = Path | None
+
+
+def _option(name: str, metavar: str, text: str) -> Any:
+    return typer.Option(name, metavar=metavar, help=text)
+
+
+Json = Annotated[File, _option("--json", "FILE", "Write the result as JSON, too.")]
+
+
+def conditioning(
+    seed: Annotated[int, _option("--seed", "N", "Of worlds and dictionaries.")] = 0,
+    seeds: Annotated[int, _option("--seeds", "N", "Dictionaries of each kind, 3 or more.")] = 3,
+    steps: Annotated[int, _option("--steps", "N", "Of training.")] = 1000,
+    json: Json = None,
+) -> None:
+    """Judge query conditioning on worlds where it must win, where it must not, and where it turns.
+
+    Each conditional dictionary meets unconditional twins of as many parameters and as many latents,
+    and one trained on shuffled queries; smugglers are planted, too. Exit code 1 when a world does
+    not come out as planted.
+    """
+    from arrcoc_verify.cli import dictionaries
+
+    raise typer.Exit(dictionaries.conditioning(seed=seed, seeds=seeds, steps=steps, json=json))
+
+
+def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
+    model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
+    images: Annotated[
+        File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    store: Annotated[
+        File, _option("--store", "DIR", "Activations that `capture` wrote, instead of pictures.")
+    ] = None,
+    sites: Annotated[
+        list[str] | None,
+        _option("--sites", "PATTERN", "Which; default: the vectors that stages hand on."),
+    ] = None,
+    target: Annotated[
+        str | None, _option("--target", "SITE", "Decode this site: a transcoder.")
+    ] = None,
+    crosscoder: Annotated[
+        bool, typer.Option("--crosscoder", help="One dictionary over all the sites.")
+    ] = False,
+    architecture: Annotated[
+        str,
+        _option("--architecture", "A", "standard, gated, topk, batchtopk, jumprelu, matryoshka."),
+    ] = "matryoshka",
+    k: Annotated[
+        list[float] | None,
+        _option("--k", "K", "Active latents of a sample, 16; repeatable: all are trained."),
+    ] = None,
+    latents: Annotated[
+        list[int] | None, _option("--latents", "N", "Size; repeatable: all are trained.")
+    ] = None,
+    expansion: Annotated[
+        int, _option("--expansion", "X", "Latents a channel where --latents is not given.")
+    ] = 8,
+    conditional: Annotated[
+        bool, typer.Option("--conditional", help="The query is an offset of the thresholds.")
+    ] = False,
+    turns: Annotated[
+        int, _option("--turns", "R", "Rank of the query-dependent part of directions.")
+    ] = 0,
+    skip: Annotated[bool, typer.Option("--skip", help="A transcoder with a linear path.")] = False,
+    steps: Annotated[int, _option("--steps", "N", "Batches.")] = 2000,
+    batch_size: Annotated[int, _option("--batch-size", "N", "Samples of a batch.")] = 1024,
+    precision: Annotated[str, _option("--precision", "P", "float32 or bfloat16.")] = "float32",
+    seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
+    device: Annotated[str | None, _option("--device", "cpu|cuda", "Where it trains.")] = None,
+    out: Annotated[
+        File, _option("--out", "DIR", "Dictionaries; default reports/<time>-<id>.")
+    ] = None,
+    resume: Annotated[
+        File, _option("--resume", "DIR", "Go on with a training, with the same options.")
+    ] = None,
+    json: Json = None,
+) -> None:
+    """Capture a model's activations and train a dictionary for each site; one folder a dictionary.
+
+    A stopped training goes on with --resume and ends in the same bits.
+    """
+    from arrcoc_verify.cli import dictionaries
+
+    given = {"model": model, "images": images, "out": out, "seed": seed, "device": device}
+    options = {
+        "store": store, "sites": sites, "target": target, "crosscoder": crosscoder,
+        "architecture": architecture, "k": k or [16.0], "latents": latents or [],
+        "expansion": expansion, "conditional": conditional, "turns": turns, "skip": skip,
+        "steps": steps, "batch_size": batch_size, "precision": precision,
+    }  # fmt: skip
+    raise typer.Exit(dictionaries.train(given, options, json=json, resume=resume))
+
+
+def features(  # noqa: PLR0913 - a door: one parameter an option
+    dictionaries: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Dictionaries, as train-dictionary keeps them.")
+    ],
+    model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
+    images: Annotated[
+        File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    count: Annotated[int, _option("--count", "N", "Latents of each site that are shown.")] = 12,
+    seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
+    html: Annotated[File, _option("--html", "FILE", "The page; default DIR/features.html.")] = None,
+    json: Json = None,
+) -> None:
+    """Judge whether a model's features cause tokens, and make a page of what its latents are.
+
+    Latents are chosen on the selection scenes and asserted on others. Exit codes as of audit.
+    """
+    from arrcoc_verify.cli import dictionaries as commands
+
+    given = {"model": model, "images": images, "seed": seed}
+    code = commands.features(given, dictionaries, count=count, html=html, json=json)
+    raise typer.Exit(code)
+
+
+def quality(
+    dictionaries: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Dictionaries, as train-dictionary keeps them.")
+    ],
+    model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
+    images: Annotated[
+        File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
+    json: Json = None,
+) -> None:
+    """Measure dictionaries on scenes that they were not trained on.
+
+    Variance explained, sparsity, dead latents, and how much of the allocation survives when the
+    model reads the reconstruction, against mean and zero ablation.
+    """
+    from arrcoc_verify.cli import dictionaries as commands
+
+    given = {"model": model, "images": images, "seed": seed}
+    raise typer.Exit(commands.quality(given, dictionaries, json=json))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands about dictionaries."""
+    app.command(
+        short_help="Train dictionaries on a model's activations.",
+        epilog="Example: arrcoc-verify train-dictionary --sites 'knowing.*' --k 8 --out dicts",
+    )(train_dictionary)
+    app.command(
+        short_help="Judge query conditioning on planted worlds.",
+        epilog="Example: arrcoc-verify conditioning --json conditioning.json",
+    )(conditioning)
+    app.command(
+        short_help="Judge claims on features and show what latents are.",
+        epilog="Example: arrcoc-verify features dicts --json features.json",
+    )(features)
+    app.command(
+        short_help="Measure dictionaries on scenes they were not trained on.",
+        epilog="Example: arrcoc-verify quality dicts --json quality.json",
+    )(quality)

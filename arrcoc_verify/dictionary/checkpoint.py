@@ -1,0 +1,63 @@
+"""Checkpoints of training: one safetensors file that is whole or not there."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from arrcoc_verify.errors import RecordError, StoreError
+from arrcoc_verify.report.atomic import make_folder, write_bytes
+
+NAME = "checkpoint.safetensors"
+
+
+def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+    """Write tensors and JSON data; what was there before stays until the new file is whole.
+
+    Raises:
+        StoreError: the disk is full or cannot be written.
+    """
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        make_folder(folder)
+        write_bytes(folder / NAME, save(plain, metadata={"told": json.dumps(told)}))
+    except RecordError as error:
+        raise StoreError(str(error)) from error
+
+
+def read_checkpoint(
+    folder: Path, identity: Mapping[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and data of a checkpoint that was written for the same `identity`.
+
+    Raises:
+        StoreError: there is none, it is damaged, or it belongs to other settings, which are named.
+    """
+    path = folder / NAME
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {})["told"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise StoreError(
+            f"no checkpoint to go on from at {path}: {error}; train anew, without --resume"
+        ) from error
+    wrong = [
+        f"{key}.{name}: {told.get(key, {}).get(name)!r} there, {value!r} now"
+        for key, part in identity.items() if isinstance(part, Mapping)
+        for name, value in part.items() if told.get(key, {}).get(name) != value
+    ]  # fmt: skip
+    wrong += [
+        f"{key}: {told.get(key)!r} there, {part!r} now"
+        for key, part in identity.items()
+        if not isinstance(part, Mapping) and told.get(key) != part
+    ]
+    if wrong:
+        raise StoreError(
+            f"{path} was written by other settings: {'; '.join(wrong)}. Use those, or train anew"
+        )
+    return tensors, told

@@ -1,0 +1,128 @@
+"""How good a dictionary is on scenes that it was not trained on.
+
+Figures of the code (FVE, L0, dead, density) and of the model that reads the reconstruction in the
+activation's place: the share of the allocation that is recovered, against mean and zero ablation of
+the site (as loss recovered is for language models; Bricken et al. 2023). Sparse control is the
+share of the effect of a whole patched region that the `count` most changed latents carry.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arrcoc_verify.dictionary.recovery import mean_correlation
+from arrcoc_verify.dictionary.splice import Splice
+from arrcoc_verify.dictionary.storage import Kept
+from arrcoc_verify.graph import Edit, Run
+from arrcoc_verify.lab import Lab, NotApplicable
+from arrcoc_verify.metric import token_change
+
+CONTROL = (1, 4, 16)
+"""Numbers of latents at which sparse control is read."""
+EDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+"""Densities between which latents are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Figures of one dictionary.
+
+    Attributes:
+        fve: fraction of variance explained.
+        l0: active latents of a patch.
+        dead: share of latents that never fire here.
+        density: share of latents whose density lies below 1e-4, to 1e-3, 1e-2, 1e-1, and above.
+        tokens_recovered_mean, tokens_recovered_zero: 1 - change of tokens under the reconstruction
+            over that under mean or zero ablation; 1 is perfect, 0 as bad as ablation.
+        control: number of latents -> share of the whole edit's effect on the target's tokens;
+            None where a change of the query does not reach the site.
+    """
+
+    fve: float
+    l0: float
+    dead: float
+    density: tuple[float, ...]
+    tokens_recovered_mean: float
+    tokens_recovered_zero: float
+    control: dict[int, float] | None
+
+    def plain(self) -> dict[str, Any]:
+        """Return JSON data."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def quality(lab: Lab, kept: Kept) -> Quality:
+    """Return the figures of a dictionary on a lab's scenes."""
+    query = kept.about.get("query_site")
+    splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=query)
+    value = splice.error + splice.reconstruction
+    flat = value.flatten(0, -2)
+    spread = (flat - flat.mean(0)).square().sum()
+    fires = (splice.codes > 0).flatten(0, -2)
+    share = fires.double().mean(0)
+    low = [float((share < edge).double().mean()) for edge in EDGES]
+    density = [b - a for a, b in zip([0.0, *low], [*low, 1.0], strict=True)]
+    changed = _changed(lab, splice.reconstructed())
+    return Quality(
+        fve=float(1 - splice.error.square().sum() / spread),
+        l0=float(fires.sum(1).double().mean()), dead=float((~fires.any(0)).double().mean()),
+        density=tuple(density),
+        tokens_recovered_mean=_recovered(changed, _changed(lab, _mean(lab, kept.site))),
+        tokens_recovered_zero=_recovered(
+            changed, _changed(lab, Edit(site=kept.site, write=torch.zeros_like))
+        ),
+        control=_control(lab, kept, splice, query),
+    )  # fmt: skip
+
+
+def _mean(lab: Lab, site: str) -> Edit:
+    held = lab.clean[site]
+    mean = held.double().flatten(0, 1).mean(0) if held.ndim == 3 else held.double().mean(0)
+    return Edit(site=site, value=mean.to(held.dtype).expand_as(held).clone())
+
+
+def _changed(lab: Lab, edit: Edit) -> float:
+    after = lab.resumed([edit])
+    return float(token_change(lab.clean.allocation, after.allocation).square().mean().sqrt())
+
+
+def _recovered(changed: float, ablated: float) -> float:
+    return 1 - changed / ablated if ablated > 0 else float("nan")
+
+
+def _control(lab: Lab, kept: Kept, splice: Splice, query: str | None) -> dict[int, float] | None:
+    """Return how much of the effect of the other query's activation few latents carry."""
+    try:
+        other = lab.asked("other")
+    except NotApplicable:
+        return None
+    whole = _lost(lab, Edit(site=kept.site, value=other[kept.site], where=lab.target))
+    if float(whole.abs().mean()) < 1e-3:
+        return None
+    codes = Splice(other, kept.site, kept.dictionary, query_site=query).codes
+    return {
+        count: float(_lost(lab, _few(lab, splice, codes, count)).mean() / whole.mean())
+        for count in CONTROL
+    }
+
+
+def _few(lab: Lab, splice: Splice, codes: Tensor, count: int) -> Edit:
+    change = (codes - splice.codes).abs()
+    keep = change.topk(min(count, change.shape[-1]), dim=-1).indices
+    picked = torch.zeros_like(change, dtype=torch.bool).scatter(-1, keep, True)
+    return splice.edited(torch.where(picked, codes, splice.codes), where=lab.target)
+
+
+def _lost(lab: Lab, edit: Edit) -> Tensor:
+    after: Run = lab.resumed([edit], "local")
+    return lab.tokens(lab.clean, lab.target) - lab.tokens(after, lab.target)
+
+
+def stability(one: Kept, others: Sequence[Kept]) -> float:
+    """Return the mean over other seeds of the mean absolute cosine of matched directions."""
+    found = [mean_correlation(one.dictionary.W_dec, other.dictionary.W_dec)[0] for other in others]
+    return sum(found) / len(found)

@@ -1,0 +1,196 @@
+"""Whether directions turn with the query: the test that a turning dictionary has to pass first.
+
+If a conditional dictionary's decoder is right, what it leaves unexplained is uncorrelated with
+`code x query`, latent by latent. The score is the share of the residual that these products
+explain, on held-out samples, in what is orthogonal to each latent's own direction: along it the
+query's offset of the threshold makes residual and query depend on each other without any turning.
+
+The score is never 0, as codes are inferred and features overlap. So it is compared with refits on
+worlds that do not turn: the fitted codes and directions, with residuals drawn from samples of the
+same query. What a refit scores there is what the method scores where nothing turns.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from arrcoc_verify.dictionary.architecture import Dictionary
+from arrcoc_verify.dictionary.losses import Samples
+from arrcoc_verify.dictionary.training import Recipe, Source, Trainer
+from arrcoc_verify.errors import UsageError
+
+COORDINATES = 11
+"""Principal coordinates of the query that are looked at."""
+LEAST_RATIO = 2.0
+"""Score over that of refits that counts as turning, whatever its p-value."""
+LEAST_FIRINGS = 20
+GROUPS = 64
+"""Different queries up to which residuals are drawn within a query."""
+_POOL = 2**41
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationTest:
+    """What the test found.
+
+    Attributes:
+        score: share of the residual that code x query explains, off each direction.
+        refits: the same of refits on worlds that do not turn.
+        ratio: score over their geometric mean.
+        p_value: of a new draw from the refits' distribution (t on the logarithm).
+        turns: rejected, and by more than `LEAST_RATIO`.
+    """
+
+    score: float
+    refits: tuple[float, ...]
+    ratio: float
+    p_value: float
+    turns: bool
+
+
+def score(dictionary: Dictionary, samples: Samples) -> float:
+    """Return the share of the residual that code x query explains off each latent's direction."""
+    query = _query(samples)
+    codes = dictionary.encode(samples.x, query)
+    left = samples.wanted - dictionary.decode(codes, query=query, x=samples.x)
+    seen = (codes > 0).sum(0) >= LEAST_FIRINGS
+    codes, rows = codes[:, seen], dictionary.W_dec[seen]
+    explained = torch.zeros((), dtype=torch.float64)
+    square = codes.square()
+    for one in _coordinates(query).T:
+        mean = (square * one[:, None]).sum(0) / square.sum(0).clamp(min=1e-12)
+        product = codes * (one[:, None] - mean)
+        moment = product.T @ left
+        moment = moment - (moment * rows).sum(1, keepdim=True) * rows
+        explained += (moment.square().sum(1) / product.square().sum(0).clamp(min=1e-9)).sum()
+    return float(explained / left.square().sum())
+
+
+def rotation_test(
+    dictionary: Dictionary,
+    source: Source,
+    judged: Samples,
+    recipe: Recipe,
+    *,
+    refits: int = 5,
+    alpha: float = 0.01,
+) -> RotationTest:
+    """Test whether the directions of what a conditional dictionary encodes turn with the query.
+
+    Args:
+        dictionary: conditional, without turns, trained on `source`.
+        source: its samples.
+        judged: samples that it was not trained on.
+        recipe: of the refits; their seeds follow on its own.
+        refits: at least 3.
+        alpha: level.
+
+    Raises:
+        UsageError: too few refits, or nothing that depends on a query.
+    """
+    if refits < 3 or not dictionary.config.query or dictionary.config.turns:
+        raise UsageError(
+            "the test wants 3 refits or more and a conditional dictionary without turns, got "
+            f"{refits} refits, query={dictionary.config.query}, turns={dictionary.config.turns}"
+        )
+    with torch.no_grad():
+        found = score(dictionary, judged)
+        still = Still.of(dictionary, source)
+    null: list[float] = []
+    for at in range(refits):
+        own = replace(recipe, seed=recipe.seed + 101 + at)
+        world = replace(still, seed=own.seed)
+        again = Trainer(dictionary.config, own, world).train()
+        with torch.no_grad():
+            null.append(score(again, world.drawn(judged, -1)))
+    return _decided(found, null, alpha)
+
+
+def _decided(found: float, null: Sequence[float], alpha: float) -> RotationTest:
+    logs = torch.tensor(null, dtype=torch.float64).log()
+    spread = float(logs.std()) * math.sqrt(1 + 1 / len(null))
+    away = math.log(found) - float(logs.mean())
+    p = float(stats.t.sf(away / max(spread, 1e-12), len(null) - 1))
+    ratio = math.exp(away)
+    return RotationTest(
+        score=found, refits=tuple(null), ratio=ratio, p_value=p,
+        turns=p < alpha and ratio > LEAST_RATIO,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Still:
+    """A source like another, as a dictionary sees it, in which no direction turns.
+
+    Attributes:
+        dictionary: gives codes and directions.
+        source: gives activations and queries.
+        left: residuals `[sample, channel]` to draw noise from.
+        group: number of the query of each residual, `[sample]`.
+        queries: the queries that are told apart, `[group, query]`.
+        seed: of the draw.
+    """
+
+    dictionary: Dictionary
+    source: Source
+    left: Tensor
+    group: Tensor
+    queries: Tensor
+    seed: int = 0
+
+    @classmethod
+    def of(cls, dictionary: Dictionary, source: Source) -> "Still":
+        """Take the residuals of held-out samples."""
+        held = source.held_out()
+        query = _query(held)
+        left = held.wanted - dictionary(held.x, query)
+        queries = query.unique(dim=0)
+        if len(queries) > GROUPS:  # many wordings: the nearest of a few of them stands for each
+            generator = torch.Generator().manual_seed(0)
+            queries = queries[torch.randperm(len(queries), generator=generator)[:GROUPS]]
+        group = torch.cdist(query, queries).argmin(1)
+        order = group.argsort(stable=True)
+        return cls(
+            dictionary=dictionary, source=source, left=left[order], group=group[order],
+            queries=queries,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def drawn(self, samples: Samples, number: int) -> Samples:
+        """Return samples with the same queries and codes, and residuals of the same query."""
+        query = _query(samples)
+        generator = torch.Generator().manual_seed((self.seed * 7_919 + number) % 2**62)
+        group = torch.cdist(query, self.queries).argmin(1)
+        count = torch.bincount(self.group, minlength=len(self.queries)).clamp(min=1)
+        first = torch.cumsum(count, 0) - count
+        at = (torch.rand(len(query), generator=generator) * count[group]).long() + first[group]
+        drawn = self.dictionary(samples.x, query) + self.left[at.clamp(max=len(self.left) - 1)]
+        return Samples(x=drawn, query=query)
+
+    def batch(self, step: int) -> Samples:
+        """Return the batch of a step."""
+        return self.drawn(self.source.batch(step), step)
+
+    def held_out(self) -> Samples:
+        """Return samples that no batch holds."""
+        return self.drawn(self.source.held_out(), _POOL)
+
+
+def _query(samples: Samples) -> Tensor:
+    if samples.query is None:
+        raise UsageError("whether directions turn with the query needs samples with queries")
+    return samples.query
+
+
+def _coordinates(query: Tensor) -> Tensor:
+    """Return whitened principal coordinates of the queries, `[sample, coordinate]`."""
+    centred = (query - query.mean(0)).double()
+    values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    keep = values > 1e-6 * values.max()
+    values, vectors = values[keep][-COORDINATES:], vectors[:, keep][:, -COORDINATES:]
+    found: Tensor = ((centred @ vectors) / values.sqrt()).float()
+    return found

@@ -1,0 +1,118 @@
+"""A dictionary on disk: `dictionary.json` says what it is, `dictionary.safetensors` holds it.
+
+dictionary.json, version 1:
+
+    format      "arrcoc-dictionary"
+    version     1
+    config      fields of `DictionaryConfig`
+    about       site, model, what it was trained on and how; free, and shown to people
+    sha256      of the safetensors file
+
+The tensors are named and shaped as the attributes of `Dictionary`, float32, in the scale of the
+site's activations: whatever they were multiplied by in training has been folded in.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
+from arrcoc_verify.errors import ArrcocError, StoreError
+from arrcoc_verify.report.atomic import make_folder, sha256, write_bytes, write_text
+
+CONFIG, WEIGHTS = "dictionary.json", "dictionary.safetensors"
+FORMAT, VERSION = "arrcoc-dictionary", 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kept:
+    """A dictionary with what is said of it.
+
+    Attributes:
+        dictionary: ready to encode the site's activations.
+        about: `site`, `model`, `query_site` and how it was trained, where known.
+    """
+
+    dictionary: Dictionary
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def site(self) -> str:
+        """Name of the site it encodes; StoreError where nothing says so."""
+        name = self.about.get("site")
+        if not isinstance(name, str):
+            raise StoreError("nothing says which site this dictionary encodes: name it by --site")
+        return name
+
+
+def save_dictionary(folder: Path, kept: Kept) -> None:
+    """Write a dictionary; the description comes last, so that a torn one is never read.
+
+    Raises:
+        RecordError: the disk is full or cannot be written.
+    """
+    make_folder(folder)
+    state = kept.dictionary.state_dict()
+    data = save_tensors({name: value.cpu().contiguous() for name, value in state.items()})
+    write_bytes(folder / WEIGHTS, data)
+    told = {
+        "format": FORMAT, "version": VERSION, "config": kept.dictionary.config.plain(),
+        "about": dict(kept.about), "sha256": sha256(data),
+    }  # fmt: skip
+    write_text(folder / CONFIG, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_dictionary(folder: Path) -> Kept:
+    """Read a dictionary that `save_dictionary` wrote.
+
+    Raises:
+        StoreError: there is none, it is damaged, or of another version.
+    """
+    try:
+        told = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        data = (folder / WEIGHTS).read_bytes()
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"wanted a dictionary ({CONFIG} and {WEIGHTS}) in {folder}: {error}"
+        ) from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
+        raise StoreError(
+            f"{folder / CONFIG} is not of format {FORMAT} version {VERSION}; "
+            "dictionaries of other libraries are read by `arrcoc-verify import-dictionary`"
+        )
+    if told.get("sha256") != sha256(data):
+        raise StoreError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one noted")
+    try:
+        config = DictionaryConfig(**_tuples(told["config"]))
+        dictionary = Dictionary(config)
+        dictionary.load_state_dict(load_tensors(data))
+    except (ArrcocError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise StoreError(f"{folder} holds no dictionary that fits its description: {error}") from (
+            error
+        )
+    return Kept(dictionary=dictionary.eval(), about=told.get("about", {}))
+
+
+def find_dictionaries(folder: Path) -> list[Path]:
+    """Return the folders of dictionaries at or below a folder, in order.
+
+    Raises:
+        StoreError: there is none.
+    """
+    found = sorted(path.parent for path in folder.rglob(CONFIG)) if folder.is_dir() else []
+    if not found:
+        raise StoreError(
+            f"wanted a folder with dictionaries, found none in {folder}: "
+            "train some by `arrcoc-verify train-dictionary`"
+        )
+    return found
+
+
+def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}

@@ -1,0 +1,126 @@
+"""Claims on features: latents of a model's own dictionaries cause tokens.
+
+Latents are chosen on the selection scenes, as those that answer most to their factor's contrast
+pair, and asserted on others. Ablating them on the target, the budget multiplier held, must take
+tokens from it; the placebo ablates as many latents of like density and strength that do not answer.
+These claims are made where dictionaries are given; an audit without any does not have them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from arrcoc_verify.claim import Claim, Effects, Measure
+from arrcoc_verify.dictionary.pages import codes_of
+from arrcoc_verify.dictionary.splice import Splice
+from arrcoc_verify.dictionary.storage import Kept
+from arrcoc_verify.lab import Lab
+from arrcoc_verify.metric import mean_over
+from arrcoc_verify.suite.gates import RUNTIME
+from arrcoc_verify.suite.spike import spiked_tokens
+
+FACTORS = {
+    "information": "information_features", "salience": "salience_features",
+    "query": "query_relevance_features",
+}  # fmt: skip
+"""Factor -> role of the site whose dictionary is asked."""
+CHOSEN = 16
+"""Latents that a claim is about."""
+MARGIN = 4.0
+"""Tokens a patch, of 64..400."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """Latents that a claim is about, and those that it is compared with."""
+
+    latents: tuple[int, ...]
+    placebos: tuple[int, ...]
+
+
+def feature_claims(selected: Lab, dictionaries: Sequence[Kept]) -> list[Claim]:
+    """Return the claims that dictionaries allow, with latents chosen on the selection scenes.
+
+    Args:
+        selected: scenes that nothing is asserted on.
+        dictionaries: of the model's sites; the first of a role's site is taken.
+    """
+    claims = []
+    for factor, role in FACTORS.items():
+        site = selected.model.role(role)
+        kept = next((one for one in dictionaries if site and one.site == site.name), None)
+        if kept is None:
+            continue
+        chosen = choose(selected, kept, factor)
+        claims.append(Claim(
+            id=f"knowing.{factor}-latents-cause-tokens",
+            sentence=f"what the dictionary of {kept.site} finds to answer to {factor} causes the "
+                     "target's tokens",
+            stage="knowing", kind="causes",
+            operation=f"ablate {len(chosen.latents)} latents on the target, multiplier held, "
+                      "against as many of like density and strength",
+            source="latents chosen on the selection scenes", measure=_measure(kept, chosen),
+            margin=MARGIN, unit="tokens per patch", gates=RUNTIME,
+        ))  # fmt: skip
+    return claims
+
+
+def choose(lab: Lab, kept: Kept, factor: str) -> Chosen:
+    """Return the latents that answer most to a factor, and matched ones that do not."""
+    if factor == "query":
+        high, low = lab.clean, lab.asked("other")
+    else:
+        high, low = lab.edited(factor, 1.0), lab.edited(factor, 0.0)
+    answer = _over_target(lab, codes_of(high, kept)) - _over_target(lab, codes_of(low, kept))
+    clean = codes_of(lab.clean, kept)
+    mean = answer.mean(0)
+    count = min(CHOSEN, int((mean > 0).sum()))
+    latents = mean.topk(max(count, 1)).indices.tolist()
+    return Chosen(latents=tuple(latents), placebos=_matched(clean, mean, latents))
+
+
+def _over_target(lab: Lab, codes: Tensor) -> Tensor:
+    each = [mean_over(codes[..., latent], lab.target) for latent in range(codes.shape[-1])]
+    return torch.stack(each, 1)
+
+
+def _matched(codes: Tensor, answer: Tensor, latents: Sequence[int]) -> tuple[int, ...]:
+    """Return for each latent the one nearest in density and strength that answers little."""
+    fires = (codes > 0).double().mean((0, 1))
+    strength = codes.double().sum((0, 1)) / (codes > 0).sum((0, 1)).clamp(min=1)
+    free = (fires > 0) & (answer <= answer[list(latents)].min() / 2)
+    free[list(latents)] = False
+    taken: list[int] = []
+    place = torch.stack([fires.clamp(min=1e-9).log(), strength.clamp(min=1e-9).log()], 1)
+    for latent in latents:
+        off = (place - place[latent]).square().sum(1)
+        off[~free] = torch.inf
+        best = int(off.argmin())
+        if not bool(torch.isfinite(off[best])):
+            break
+        free[best] = False
+        taken.append(best)
+    return tuple(taken)
+
+
+def _measure(kept: Kept, chosen: Chosen) -> Measure:
+    def measure(lab: Lab) -> Effects:
+        splice = Splice(
+            lab.clean, kept.site, kept.dictionary, query_site=kept.about.get("query_site")
+        )
+        before = lab.tokens(lab.clean, lab.target)
+
+        def lost(latents: Sequence[int]) -> Tensor:
+            edit = splice.ablate(latents, where=lab.target)
+            return before - lab.tokens(lab.resumed([edit], "local"), lab.target)
+
+        return Effects(
+            values=lost(chosen.latents),
+            placebos=lost(chosen.placebos) if chosen.placebos else None,
+            spiked=spiked_tokens(lab, MARGIN),
+            numbers={"latents": len(chosen.latents), "placebos": len(chosen.placebos)},
+        )
+
+    return measure

@@ -1,0 +1,136 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from arrcoc_verify.dictionary import planted
+from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
+from arrcoc_verify.dictionary.conditioning import smuggling, trained
+from arrcoc_verify.dictionary.losses import Samples
+from arrcoc_verify.dictionary.rotation import Still, _decided, rotation_test, score
+from arrcoc_verify.dictionary.training import Recipe
+from arrcoc_verify.dictionary.twins import matched, shuffled
+from arrcoc_verify.dictionary.worlds import World
+from arrcoc_verify.errors import UsageError
+
+
+def small(kind):
+    return replace(World.make(kind, seed=0), held=2048)
+
+
+def true_dictionary(world, threshold=0.4):
+    """The world's own directions, as a dictionary that knows the truth."""
+    features, channels = world.directions.shape
+    made = Dictionary(
+        DictionaryConfig(d_in=channels, latents=features, k=2, query=world.phrases.shape[-1])
+    )
+    with torch.no_grad():
+        made.W_dec.copy_(world.directions)
+        made.W_enc.copy_(world.directions)
+        made.threshold.fill_(threshold)
+    return made
+
+
+def test_a_matched_twin_has_as_many_parameters():
+    config = DictionaryConfig(d_in=24, latents=96, k=2, query=12)
+    wide, narrow = (Dictionary(c).parameter_count() for c in (matched(config), config))
+    assert abs(wide - narrow) <= 24 + 24 + 1
+    assert matched(config).query == 0
+
+
+def test_shuffling_moves_queries_and_nothing_else():
+    samples = small("prior").held_out()
+    mixed = shuffled(samples, 3)
+    assert torch.equal(mixed.x, samples.x)
+    assert torch.equal(mixed.query.sum(0), samples.query.sum(0))
+    assert not torch.equal(mixed.query, samples.query)
+
+
+def test_one_seed_proves_nothing():
+    world = small("prior")
+    case = planted.case_of(world)
+    with pytest.raises(UsageError, match="one seed"):
+        trained(case, planted.config_of(world), Recipe(steps=1), [0])
+    config = replace(planted.config_of(world), query=0)
+    with pytest.raises(UsageError, match="no query"):
+        trained(case, config, Recipe(steps=1), [0, 1, 2])
+
+
+def exact():
+    """A world whose features do not overlap, so that the true dictionary is exact."""
+    return replace(World.make("prior", seed=0), held=8192, directions=torch.eye(96), noise=0.02)
+
+
+def test_smugglers_are_caught_and_an_honest_dictionary_is_not():
+    world = exact()
+    honest, twin = true_dictionary(world), true_dictionary(world)
+    with torch.no_grad():
+        honest.W_query.copy_(0.02 * world.chance.logit())
+        found = smuggling(planted.case_of(world), [honest], [twin])
+    assert found.passed
+    assert found.null_image < 1e-9
+    bad = planted.smugglers(world, honest, twin)
+    assert [one["caught"] for one in bad.values()] == [False, True]  # a push this small is none
+    with torch.no_grad():
+        honest.W_query.copy_(world.chance.logit() * 0.3 + 1)
+    bad = planted.smugglers(world, honest, twin)
+    assert [one["caught"] for one in bad.values()] == [True, True]
+    assert bad["draws the query"]["null_image"] > 0.01
+
+
+def test_an_exact_code_has_the_planted_information():
+    world = exact()
+    made = true_dictionary(world)
+    with torch.no_grad():
+        found = smuggling(planted.case_of(world), [made], [made])
+    assert found.bits == pytest.approx(world.bits, rel=0.05)
+
+
+def test_a_world_that_turns_scores_and_one_that_does_not_scores_little():
+    scores = {}
+    for kind in ("turning", "gain"):
+        world = small(kind)
+        with torch.no_grad():
+            scores[kind] = score(true_dictionary(world), world.judged().samples)
+    assert scores["turning"] > 4 * scores["gain"]
+
+
+def test_the_null_world_keeps_queries_and_does_not_turn():
+    world = small("turning")
+    made = true_dictionary(world)
+    with torch.no_grad():
+        still = Still.of(made, world)
+        samples = world.judged().samples
+        drawn = still.drawn(samples, 1)
+        assert torch.equal(drawn.query, samples.query)
+        assert score(made, drawn) < 0.5 * score(made, samples)
+        assert torch.equal(drawn.x, still.drawn(samples, 1).x)
+
+
+def test_the_decision_needs_both_a_small_p_and_a_large_ratio():
+    assert _decided(5.0, [1.0, 1.1, 0.9, 1.05, 0.95], 0.01).turns
+    assert not _decided(1.3, [1.0, 1.001, 0.999, 1.0, 1.001], 0.01).turns  # sure, but small
+    assert not _decided(2.5, [0.2, 1.0, 5.0, 0.5, 2.0], 0.01).turns  # large, but not sure
+
+
+def test_the_rotation_test_is_for_conditional_dictionaries_that_do_not_turn():
+    world = small("gain")
+    plain = Dictionary(DictionaryConfig(d_in=24, latents=24, k=2))
+    with pytest.raises(UsageError, match="conditional dictionary without turns"):
+        rotation_test(plain, world, world.judged().samples, Recipe(steps=1))
+
+
+def test_a_plain_code_of_the_gain_world_is_exact():
+    world = small("gain")
+    directions = world.directions
+    torch.testing.assert_close(directions @ directions.T, torch.eye(len(directions)))
+
+
+def test_turning_coordinates_are_centred_so_that_directions_are_those_at_the_mean_query():
+    world = small("turning")
+    torch.testing.assert_close(world.coordinates.mean(0), torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_shuffling_wants_queries():
+    with pytest.raises(UsageError, match="no query to shuffle"):
+        shuffled(Samples(x=torch.zeros(3, 2)), 0)

@@ -1,0 +1,100 @@
+import json
+
+import pytest
+import torch
+
+from arrcoc_verify.adapters import load
+from arrcoc_verify.cli.ending import run as command
+from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
+from arrcoc_verify.dictionary.pages import Answer, feature_pages, way_of
+from arrcoc_verify.dictionary.storage import Kept, save_dictionary
+from arrcoc_verify.lab import Lab, NotApplicable
+from arrcoc_verify.reference.analytic import PLANTED
+from arrcoc_verify.report.latents import render
+from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.suite.latents import choose, feature_claims
+
+SITES = {"information": "information_features", "salience": "salience_features",
+         "query_relevance": "query_features"}  # fmt: skip
+
+
+def true_dictionary(name):
+    """The planted directions of a stage as a dictionary that knows them."""
+    directions = PLANTED[name].directions
+    config = DictionaryConfig(
+        architecture="topk", d_in=48, latents=len(directions), k=min(12, len(directions))
+    )
+    made = Dictionary(config)
+    with torch.no_grad():
+        made.W_dec.copy_(directions / directions.norm(dim=1, keepdim=True))
+        made.W_enc.copy_(made.W_dec)
+    return Kept(dictionary=made, about={"site": f"knowing.{SITES[name]}"})
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return Lab(load("reference:analytic"), scenes("select", per_cluster=1))
+
+
+# Salience's latents all cause tokens, its placebos too: there is no such claim to test by truth.
+@pytest.mark.parametrize("name", ["information", "query_relevance"])
+def test_latents_that_answer_cause_tokens_and_placebos_do_not_as_much(name, lab):
+    (claim,) = feature_claims(lab, [true_dictionary(name)])
+    found = claim.measure(lab)
+    assert float(found.values.mean()) > 4.0
+    assert float(found.values.mean()) > float(found.placebos.mean()) + 4.0
+
+
+def test_chosen_and_placebo_latents_are_different_ones(lab):
+    chosen = choose(lab, true_dictionary("salience"), "salience")
+    assert not set(chosen.latents) & set(chosen.placebos)
+    assert len(set(chosen.placebos)) == len(chosen.placebos)
+
+
+def test_without_a_dictionary_there_is_no_claim(lab):
+    assert feature_claims(lab, []) == []
+
+
+def test_what_the_image_alone_decides_never_answers_to_the_query(lab):
+    for name in ("information", "salience"):
+        for page in feature_pages(lab, true_dictionary(name), 4):
+            assert page.answers["query"].value == 0.0
+            assert page.way in ("propositional", "perspectival", "unclear")
+            assert page.top[0]["code"] >= page.top[-1]["code"]
+            assert page.top[0]["picture"].startswith("data:image/webp;base64,")
+
+
+def test_few_photographs_say_nothing_of_a_latent(lab):
+    with pytest.raises(NotApplicable, match="8 independent"):
+        feature_pages(lab.subset(range(3)), true_dictionary("salience"), 1)
+
+
+def test_the_way_of_knowing_is_what_surely_answers():
+    yes, no = Answer(value=0.5, low=0.2, high=0.8), Answer(value=0.5, low=-0.1, high=1.1)
+    small = Answer(value=-0.1, low=-0.2, high=-0.05)
+    assert way_of({"information": yes, "salience": small, "query": no}) == "propositional"
+    assert way_of({"information": small, "salience": yes, "query": no}) == "perspectival"
+    assert way_of({"information": no, "salience": no, "query": yes}) == "participatory"
+    assert way_of({"information": yes, "salience": no, "query": yes}) == "transjective"
+    assert way_of({"information": no, "salience": no, "query": no}) == "unclear"
+
+
+def test_the_page_escapes_what_a_model_put_into_its_names():
+    page = render("<script>alert(1)</script>", [], {"<b>": []})
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;" in page
+
+
+def test_the_command_judges_and_makes_a_page(tmp_path, capsys):
+    save_dictionary(tmp_path / "s", true_dictionary("query_relevance"))
+    told = tmp_path / "told.json"
+    asked = ["features", str(tmp_path), "--count", "2", "--json", str(told)]
+    code = command(asked)
+    found = json.loads(told.read_text())
+    (claim,) = found["claims"]
+    assert claim["effect"]["n"] == 22  # every cluster of the scenes that are asserted on
+    assert code == {"holds": 0, "refuted": 1, "inconclusive": 3}[claim["outcome"]]
+    assert len(found["sites"]["knowing.query_features"]) == 2
+    assert (tmp_path / "features.html").read_text().count("data:image/webp") >= 2
+    assert "tokens when ablated" in capsys.readouterr().out
+    assert command(["features", str(tmp_path / "nothing")]) == 2

@@ -1,0 +1,226 @@
+import math
+
+import pytest
+import torch
+
+from arrcoc_verify.dictionary.architecture import ARCHITECTURES, Dictionary, DictionaryConfig
+from arrcoc_verify.dictionary.initial import geometric_median, start
+from arrcoc_verify.dictionary.losses import Samples, Terms, loss
+from arrcoc_verify.dictionary.recovery import mean_correlation, recovery
+from arrcoc_verify.dictionary.training import Recipe, Trainer
+from arrcoc_verify.dictionary.worlds import World
+from arrcoc_verify.errors import StoreError, UnknownName, UsageError
+
+
+def config(architecture="batchtopk", **more):
+    given = {"architecture": architecture, "d_in": 24, "latents": 64, "k": 2}
+    return DictionaryConfig(**given | more)
+
+
+def world(kind="prior", size=64):
+    return World.make(kind, seed=0, size=size)
+
+
+def trainer(architecture="batchtopk", steps=30, recipe=None, size=64, **more):
+    return Trainer(
+        config(architecture, **more), Recipe(steps=steps, **recipe or {}), world(size=size)
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(architecture, tmp_path):
+    recipe = {"dead_after": 100}
+    whole = trainer(architecture, query=12, recipe=recipe).train()
+    broken = trainer(architecture, query=12, recipe=recipe)
+    for _ in range(13):
+        broken.advance()
+    broken.save(tmp_path)
+    resumed = trainer(architecture, query=12, recipe=recipe)
+    resumed.load(tmp_path)
+    result = resumed.train()
+
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, result.state_dict()[name]), name
+
+
+def test_a_checkpoint_of_other_settings_is_refused_and_the_setting_named(tmp_path):
+    trainer().save(tmp_path)
+
+    with pytest.raises(StoreError, match=r"config\.k: 2 there, 3 now"):
+        trainer(k=3).load(tmp_path)
+    with pytest.raises(StoreError, match="no checkpoint to go on from"):
+        trainer().load(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_auxiliary_error_reaches_encoder_and_decoder_of_dead_latents_only(architecture):
+    dictionary = Dictionary(config(architecture))
+    samples, dead = world().batch(0), torch.zeros(64, dtype=torch.bool)
+    dead[:5] = True
+    begun = start(dictionary, samples, seed=0)
+    with torch.no_grad():
+        dictionary.b_enc[:5] = 0.05
+    terms = Terms(variance=begun.variance, bandwidth=begun.bandwidth, aux=1.0, aux_latents=5)
+
+    def gradients(dead):
+        dictionary.zero_grad()
+        loss(dictionary, samples, terms, dead).total.backward()
+        return [dictionary.W_enc.grad.clone(), dictionary.W_dec.grad.clone()]
+
+    moved = [a - b for a, b in zip(gradients(dead), gradients(None), strict=True)]
+
+    for change in moved:
+        assert bool((change[:5].norm(dim=1) > 1e-4).all())
+        torch.testing.assert_close(torch.zeros_like(change[5:]), change[5:], atol=1e-6, rtol=0)
+
+
+def test_the_running_threshold_is_right_after_a_few_steps():
+    made = trainer(steps=30, recipe={"lr": 1e-6})
+    for _ in range(3):
+        made.advance()
+    codes = made.dictionary.encode(world().batch(99).x)
+
+    assert float((codes > 0).sum(1).float().mean()) == pytest.approx(2, rel=0.25)
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
+def test_the_calibrated_threshold_gives_k_on_held_out_samples(architecture):
+    made = trainer(architecture)
+    dictionary = made.train()
+    codes = dictionary.encode(made.source.held_out().x)
+
+    assert float((codes > 0).sum(1).float().mean()) == pytest.approx(2, abs=1e-3)
+
+
+def test_dead_latents_are_counted_in_samples_whatever_the_batch():
+    small, large = trainer(steps=8, size=32), trainer(steps=2, size=128)
+    for made in (small, large):
+        made.silent += 1
+        while made.step < made.recipe.steps:
+            made.advance()
+
+    assert int(small.silent.max()) <= 257
+    assert small.recipe.steps * 32 == large.recipe.steps * 128
+    assert small.dead_after == large.dead_after
+
+
+def test_the_callers_activations_are_left_alone():
+    source = world()
+    kept = source.batch(0)
+    before = kept.x.clone()
+    dictionary = Dictionary(config())
+    loss(dictionary, kept, Terms(variance=1.0)).total.backward()
+
+    assert torch.equal(before, kept.x)
+
+
+def test_gated_freezes_the_decoder_in_its_gates_own_reconstruction():
+    dictionary = Dictionary(config("gated"))
+    samples = world().batch(0)
+    start(dictionary, samples, seed=0)
+    with torch.no_grad():
+        dictionary.b_mag.fill_(-100.0)  # nothing is reconstructed but by the gate
+    loss(dictionary, samples, Terms(variance=1.0)).total.backward()
+
+    assert torch.equal(torch.zeros_like(dictionary.W_dec), dictionary.W_dec.grad)
+    assert bool(dictionary.W_enc.grad.any())
+
+
+def test_matryoshka_of_one_prefix_is_batchtopk():
+    samples, results = world().batch(0), []
+    for architecture, more in (("batchtopk", {}), ("matryoshka", {"prefixes": (64,)})):
+        dictionary = Dictionary(config(architecture, **more))
+        start(dictionary, samples, seed=0)
+        results.append(float(loss(dictionary, samples, Terms(variance=1.0)).total.detach()))
+
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def test_matryoshka_is_the_mean_over_its_prefixes():
+    dictionary, samples = Dictionary(config("matryoshka", prefixes=(16, 64))), world().batch(0)
+    start(dictionary, samples, seed=0)
+    result = loss(dictionary, samples, Terms(variance=1.0))
+    dictionary.eval()
+    codes = dictionary.encode(samples.x)  # the start's threshold keeps the same codes
+    errors = []
+    for size in (16, 64):
+        decoded = codes[:, :size] @ dictionary.W_dec[:size] + dictionary.b_dec
+        errors.append((samples.x - decoded).square().sum(1).mean())
+
+    assert float(sum(errors).detach() / 2) == pytest.approx(float(result.total.detach()), rel=0.02)
+
+
+def test_the_kernel_of_jumprelu_is_two_sided():
+    dictionary = Dictionary(config("jumprelu", latents=2, d_in=2, k=0.5))
+    with torch.no_grad():
+        dictionary.W_enc.copy_(torch.eye(2))
+        dictionary.W_dec.copy_(torch.eye(2))
+        dictionary.threshold.fill_(1.0)
+    gradients = []
+    for value in (0.99, 1.01):
+        dictionary.zero_grad()
+        samples = Samples(x=torch.tensor([[value, 0.0]]))
+        loss(dictionary, samples, Terms(variance=1.0, bandwidth=0.1)).total.backward()
+        gradients.append(float(dictionary.threshold.grad[0]))
+
+    assert all(abs(gradient) > 1 for gradient in gradients)
+
+
+def test_jumprelu_reaches_its_target():
+    made = trainer("jumprelu", steps=600)
+    reached = [made.advance().l0 for _ in range(600)]
+
+    assert sum(reached[-100:]) / 100 == pytest.approx(2, rel=0.3)
+
+
+def test_the_start_reconstructs_at_the_right_size():
+    dictionary, samples = Dictionary(config(latents=512)), world(size=512).batch(0)
+    start(dictionary, samples, seed=0)
+    result = loss(dictionary, samples, Terms(variance=float(samples.x.var(0).sum())))
+
+    assert float(result.error) < 1
+
+
+def test_a_constant_site_is_refused():
+    with pytest.raises(UsageError, match="all samples are the same"):
+        start(Dictionary(config()), Samples(x=torch.ones(9, 24)), seed=0)
+
+
+def test_the_geometric_median_ignores_an_outlier():
+    x = torch.cat([torch.zeros(9, 2), torch.full((1, 2), 1e3)])
+
+    torch.testing.assert_close(torch.zeros(2), geometric_median(x, 50), atol=0.1, rtol=0)
+
+
+def test_the_true_dictionary_scores_one():
+    truth = world().draw(0, 2000)
+    rows = world().directions
+    found = recovery(rows, rows, truth.codes, truth.codes)
+
+    assert (1.0, 1.0, 1.0) == pytest.approx((found.mcc, found.f1, found.unique))
+    assert mean_correlation(-rows[torch.randperm(96)], rows)[0] == pytest.approx(1)
+
+
+def test_a_worlds_bits_are_the_planted_information():
+    made = world()
+    chance = made.chance.double()
+
+    def entropy(p):
+        return -(p * p.log2() + (1 - p) * (1 - p).log2())
+
+    expected = float((entropy(chance.mean(0)) - entropy(chance).mean(0)).sum())
+
+    assert expected == pytest.approx(made.bits)
+    assert world("irrelevant").bits == pytest.approx(0, abs=1e-9)
+
+
+def test_recipes_that_cannot_run_are_refused():
+    for given, message in (
+        ({"steps": 0}, "at least one step"),
+        ({"steps": 1, "lr": math.nan}, "above 0"),
+        ({"steps": 1, "precision": "float16"}, "float32 or bfloat16"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Recipe(**given)
+    with pytest.raises(UnknownName, match="unknown world"):
+        World.make("priors", seed=0)
