@@ -1,0 +1,138 @@
+"""The search for the cause: single parts, then pairs, milder changes before bolder ones.
+
+A cause is named only if putting it right alone brings the tokens back and putting each rival right
+alone does not. Two are named where neither alone brings them back and both together do.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from arrcoc_verify.debug import by_contract, by_donors
+from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.experiment import Evidence, Trial, attempted
+from arrcoc_verify.debug.parts import Part, Workshop
+from arrcoc_verify.errors import ArrcocError
+
+FEWEST_RIGHT = 8
+"""Donors that got what they should, fewer of which are no reference."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Found:
+    """What a search found.
+
+    Attributes:
+        parts: those that together bring the tokens back, in the order of data; empty for none.
+        trial: on which they were tried; None when nothing could be.
+        evidence: every experiment, in order.
+        rivals: names of parts that alone bring the tokens back as well.
+    """
+
+    parts: tuple[Part, ...] = ()
+    trial: Trial | None = None
+    evidence: list[Evidence] = field(default_factory=list)
+    rivals: list[str] = field(default_factory=list)
+
+
+def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
+    """Return the fewest parts that bring the tokens back, with every experiment on the way."""
+    right = bench.right(goal)
+    trusted = int(right.sum()) >= FEWEST_RIGHT
+    found = Found()
+    if bench.donors.scenes:
+        keep = right if trusted else _better_half(bench, goal)
+        shop = Workshop(bench=bench, goal=goal, keep=keep)
+        trial = Trial(shop, "donors")
+        made = by_donors.parts(shop)
+        if not trusted:
+            missing.append(
+                f"{int(right.sum())} donors got what is asked ({FEWEST_RIGHT} are wanted): the "
+                "better half of all donors is the reference, and the parts' contracts are tried"
+            )
+        if _singles(found, trial, made, missing) or (trusted and _pairs(found, trial, made)):
+            return found
+    shop = Workshop(bench=bench, goal=goal, keep=right & False)
+    trial = Trial(shop, "contract")
+    made = by_contract.parts(shop)
+    levels = sorted({part.strength for part in made})
+    for level in levels:
+        if _singles(found, trial, [p for p in made if p.strength == level], missing):
+            return found
+    for level in levels:
+        if _pairs(found, trial, [p for p in made if p.strength <= level]):
+            return found
+    return found
+
+
+def _better_half(bench: Bench, goal: Goal):  # type: ignore[no-untyped-def]
+    tokens = bench.donors.tokens * goal.sign
+    return (tokens >= tokens.median()).numpy()
+
+
+def _singles(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> bool:
+    tried: list[tuple[Part, Evidence]] = []
+    for part in made:
+        got = attempted(missing, part.said, lambda part=part: trial.evidence([part]))
+        if got is not None:
+            tried.append((part, got))
+            found.evidence.append(got)
+    mending = [(part, one) for part, one in tried if one.restores == "yes"]
+    single = [(part, one) for part, one in mending if part.name != "scorers"]
+    if not mending:
+        return False
+    chosen = _chosen(single or mending, trial)
+    found.parts, found.trial = (chosen,), trial
+    found.rivals = [part.name for part, _ in single if part.code != chosen.code]
+    return True
+
+
+def _chosen(mending: Sequence[tuple[Part, Evidence]], trial: Trial) -> Part:
+    """Return the part to name: against donors the largest effect, by contract the first in flow."""
+    if trial.basis == "contract":
+        return mending[0][0]
+    best = max(mending, key=lambda row: abs(row[1].effect))[0]
+    return next(part for part, _ in mending if part.code == best.code)
+
+
+def _pairs(found: Found, trial: Trial, made: Sequence[Part]) -> bool:
+    best: tuple[float, tuple[Part, ...]] | None = None
+    singles = {one.part: one.effect for one in found.evidence if one.basis == trial.basis}
+    for pair in itertools.combinations(_in_flow(made), 2):
+        if not _can_join(pair):
+            continue
+        try:
+            got = trial.evidence(pair)
+        except ArrcocError:
+            continue
+        if got.restores != "yes":
+            continue
+        found.evidence.append(got)
+        gain = abs(got.effect) - max(abs(singles.get(part.name, 0.0)) for part in pair)
+        if best is None or gain > best[0]:
+            best = (gain, pair)
+    if best is None:
+        return False
+    found.parts, found.trial = best[1], trial
+    return True
+
+
+def _in_flow(made: Sequence[Part]) -> list[Part]:
+    return sorted(made, key=lambda part: FLOW.index(part.name.split("/")[0]))
+
+
+FLOW = (
+    "scorer:information", "scorer:salience", "scorer:query_relevance", "scorers", "tensions",
+    "weights", "mix", "curve", "multiplier", "allocator",
+)  # fmt: skip
+"""Parts in the order in which data flows."""
+
+
+def _can_join(pair: Sequence[Part]) -> bool:
+    """Return whether two parts are two causes: not one twice, nor one that writes over the other."""
+    one, two = (part.name.split("/")[0] for part in pair)
+    if one == two or "scorers" in (one, two):
+        return False
+    same = {one, two}
+    return same not in ({"tensions", "weights"}, {"curve", "allocator"}, {"multiplier", "allocator"})
