@@ -239,3 +239,58 @@ def conformance(
     from arrcoc_verify.cli import reading
 
     raise typer.Exit(reading.conformance(spec, json=json))
+
+
+Image = Annotated[Path, typer.Argument(metavar="IMAGE", help="Picture file.")]
+QueryOption = Annotated[str, typer.Option("--query", metavar="Q", help="What is asked.")]
+RegionOption = Annotated[
+    str | None, typer.Option("--region", metavar="x,y,w,h", help="Box in pixels of the picture.")
+]
+LabelOption = Annotated[
+    str | None, typer.Option("--label", metavar="L", help="Look for it: `face`.")
+]
+MaskOption = Annotated[
+    Path | None, typer.Option("--mask", metavar="PNG", help="White where the region is.")
+]
+ExpectOption = Annotated[
+    str | None, typer.Option("--expect", metavar="BOUND", help="Tokens per patch, as '>=256'.")
+]
+DonorsOption = Annotated[
+    Path | None,
+    typer.Option("--donors", metavar="CSV|COCO", help="Regions to compare with; default: ours."),
+]
+
+
+@app.command(
+    short_help="Say why a region gets too few tokens.",
+    epilog="Example: arrcoc-verify debug photo.jpg --query 'who is that?' --label face "
+    "--expect '>=256' --out why",
+)
+def debug(  # noqa: PLR0913 - a door: one parameter an option
+    image: Image,
+    query: QueryOption,
+    region: RegionOption = None,
+    label: LabelOption = None,
+    mask: MaskOption = None,
+    expect: ExpectOption = None,
+    against: Annotated[
+        str | None, _option("--against", "QUERY", "Another query to compare with.")
+    ] = None,
+    donors: DonorsOption = None,
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    out: Annotated[File, _option("--out", "DIR", "Write a page there.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Find by experiment at which stage a region loses its tokens, and what brings them back.
+
+    Exit code 0 when it is no failure, 1 when it is, 3 when that cannot be told.
+    """
+    from arrcoc_verify.cli import debugging
+
+    asked = debugging.Asked(
+        image=image, query=query, region=region, label=label, mask=mask, expect=expect,
+        against=against, donors=donors,
+    )  # fmt: skip
+    given = {"model": model, "seed": seed, "out": out}
+    raise typer.Exit(debugging.debug(given, asked, json=json))

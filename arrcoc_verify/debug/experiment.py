@@ -34,6 +34,7 @@ class Evidence:
         basis: `donors`, `contract`, `query`, `picture`, ...: what the reference is, and what the
             interval is over.
         placebo: (low, high) of the same intervention where allocation is right, or None.
+        replication: (low, high) of its mean effect on all donors' own regions, or None.
         n: resamples, wordings or clusters behind the interval.
         strength: how bold the change is.
         role: role of the site that was written, or "".
@@ -48,6 +49,7 @@ class Evidence:
     basis: str
     part: str = ""
     placebo: tuple[float, float] | None = None
+    replication: tuple[float, float] | None = None
     n: int = 1
     strength: int = 1
     role: str = ""
@@ -82,8 +84,6 @@ class Trial:
         change = (tokens - self.bench.before).numpy()
         placebo, over = self._on_donors(parts, where) if len(parts) == 1 else (None, None)
         ends = (float(np.quantile(change, 0.05)), float(np.quantile(change, 0.95)))
-        if self.basis == "contract" and over is not None:
-            ends = over
         words = {"whole": "", "region": ", in the region only", "rest": ", outside the region only"}
         return Evidence(
             experiment=" and ".join(part.said for part in parts) + words[where],
@@ -91,7 +91,7 @@ class Trial:
             code="+".join(dict.fromkeys(part.code for part in parts)),
             effect=float(change.mean()), interval=ends, tokens=float(tokens.mean()),
             restores=judged(self.shop.goal, tokens), basis=self.basis, placebo=placebo,
-            n=len(tokens) if self.basis == "donors" else len(set(self.bench.donors.clusters)),
+            replication=over, n=len(tokens) if self.basis == "donors" else 1,
             strength=max(part.strength for part in parts),
             role="+".join(part.role for part in parts if part.role),
         )  # fmt: skip
