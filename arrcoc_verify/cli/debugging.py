@@ -43,7 +43,7 @@ class Asked:
 
 def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Debug one case; 0 when it is no failure, 1 when it is, 3 when that is undecided."""
-    from arrcoc_verify.debug.page import write_page
+    from arrcoc_verify.debug import page
 
     found = diagnosed(given, asked)
     show(found)
@@ -51,7 +51,7 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     write_json(json, content)
     out = given.get("out")
     if out is not None:
-        line(f"page: {write_page([found], Path(out), content['command'])}")
+        line(f"page: {page.write_page([found], Path(out), content['command'])}")
     return {"no": 0, "yes": 1}.get(found.failure.answer, 3)
 
 

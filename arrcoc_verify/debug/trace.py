@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.by_donors import ranks
 from arrcoc_verify.debug.case import Goal
-from arrcoc_verify.debug.parts import scorers
+from arrcoc_verify.debug.parts import channels, scorers
 from arrcoc_verify.effect import frozen_for
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.intervention import freeze
 from arrcoc_verify.metric import mean_over
-from arrcoc_verify.model import patches_last
+from arrcoc_verify.model import SCORERS, TENSIONS, patches_last
 
 MAPS = (
     "information", "salience", "query_relevance", "mix", "relevance", "demand", "lod", "tokens",
@@ -200,4 +200,17 @@ def maps_of(bench: Bench, run: Run, row: int = 0) -> Mapping[str, NDArray[np.flo
         values = bench.map(run, role)
         if values is not None and role not in ("mix", "demand", "lod"):
             found[role] = values[row].reshape(bench.grid).numpy()
+    return found
+
+
+def levels_of(bench: Bench, run: Run, row: int = 0) -> dict[str, dict[str, float]]:
+    """Return tensions and weights of a run by name, where the model has them."""
+    found = {}
+    for role, names in (("tensions", TENSIONS), ("weights", SCORERS)):
+        values = bench.vector(run, role)
+        if values is None:
+            continue
+        columns = channels(bench.model, role, names, values.shape[1])
+        known = columns or {f"channel {k}": k for k in range(values.shape[1])}
+        found[role] = {name: float(values[row, k]) for name, k in known.items()}
     return found

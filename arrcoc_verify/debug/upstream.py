@@ -195,40 +195,51 @@ def _asked(bench: Bench, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     return bench.tokens(free), bench.tokens(resume(free, edits=holds, read=bench.inner))
 
 
+NOTHING = "blorvex quimdra"
+"""Words without a meaning."""
+
+
 def _severed(bench: Bench, found: Upstream) -> None:
-    """Look whether any query arrives at all."""
+    """Look whether any query arrives at all, and whether this one differs from one of no meaning."""
+    from arrcoc_verify.debug.bench import repeated
+
     query = bench.case.query
     texts = [s.query for s in bench.donors.scenes[:6]] or list(wordings.UNSPECIFIC)
     texts = [text for text in dict.fromkeys(texts) if text != query]
-    if not texts:
-        return
-    from arrcoc_verify.debug.bench import repeated
-
-    base = repeated(bench.clean, len(texts) + 1)
-    asked = ask(base, [query, *texts], read=bench.inner)
+    base = repeated(bench.clean, len(texts) + 2)
+    asked = ask(base, [query, NOTHING, *texts], read=bench.inner)
     site = bench.model.role("query")
-    values = asked[site.name] if site is not None else None
-    if values is None:
-        maps = [bench.map(asked, role) for role in ("query_relevance", "tokens")]
-        arrived = any(m is not None and bool((m - m[:1]).abs().max() > 0) for m in maps)
-        what = "query relevance and tokens"
+    if site is not None:
+        values = [asked[site.name].double().flatten(1)] if asked[site.name].ndim > 1 else []
+        what = f"what is at {site.name}"
     else:
-        arrived = bool((values - values[:1]).abs().max() > 0)
-        what = f"what is at {site.name}" if site is not None else ""
+        maps = [bench.map(asked, role) for role in ("query_relevance", "relevance", "tokens")]
+        values, what = [one for one in maps if one is not None], "every map"
+    if not values:
+        return
+    differs = torch.stack([(one - one[:1]).abs().amax(1) for one in values]).amax(0) > 0
     moved = bench.tokens(asked) - bench.before
-    found.evidence.append(
-        Evidence(
-            experiment=f"{len(texts)} queries for other things: {what} "
-            + ("changes" if arrived else "stays the same to the last bit"),
-            code="query_mismatch", effect=float(moved[1:].abs().max()),
-            interval=(float(moved[1:].min()), float(moved[1:].max())),
-            tokens=float(bench.tokens(asked)[1:].mean()), restores="no", basis="query",
-            part="query arrives" if arrived else "query severed", n=len(texts),
-        )
-    )  # fmt: skip
+    arrived, meant = bool(differs[2:].any()), bool(differs[1])
+    for said, same, rows in (
+        (f"{len(texts)} queries for other things", not arrived, slice(2, None)),
+        ("words that mean nothing", not meant, slice(1, 2)),
+    ):
+        found.evidence.append(
+            Evidence(
+                experiment=f"asked {said}: {what} "
+                + ("stays the same to the last bit" if same else "changes"),
+                code="query_mismatch", effect=float(moved[rows].mean()),
+                interval=(float(moved[rows].min()), float(moved[rows].max())),
+                tokens=float(bench.before + moved[rows].mean()), restores="no", basis="query",
+                part="query severed" if same else "query arrives", n=len(moved[rows]),
+            )
+        )  # fmt: skip
     if not arrived:
         found.code = "query_mismatch"
         found.detail = "no query reaches the model: all mean the same to it"
+    elif not meant:
+        found.code = "query_mismatch"
+        found.detail = "the query means no more to the model than words without a meaning"
 
 
 def of_embedding(bench: Bench, goal: Goal, wanted: float) -> Upstream:
