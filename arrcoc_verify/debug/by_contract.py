@@ -184,7 +184,7 @@ def _ranged(shop: Workshop, role: str) -> Part:
             other = _widest(shop, view, row, role)
             span = float(np.ptp(one))
             if 0 < span < float(np.ptp(other)):
-                made[row] = other.min() + (one - one.min()) / span * float(np.ptp(other))
+                made[row] = one.min() + (one - one.min()) / span * float(np.ptp(other))
         return shop.write_map(view, role, made, where)
 
     return Part(

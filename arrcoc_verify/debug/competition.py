@@ -12,14 +12,15 @@ from arrcoc_verify.metric import mean_over
 
 
 def rivals_of(bench: Bench) -> torch.Tensor:
-    """Return the patches outside the region that hold at least its mean tokens, `[patch]`."""
+    """Return the patches outside the region that get as much as its lower quartile, `[patch]`."""
     tokens = bench.clean.allocation.tokens[0]
-    return (tokens >= bench.before) & ~bench.case.cells
+    least = tokens[bench.case.cells].quantile(0.25)
+    return (tokens >= least) & (tokens > tokens.min()) & ~bench.case.cells
 
 
-def covered(bench: Bench) -> Image.Image:
-    """Return the picture with those patches covered by the mean colour of the rest."""
-    rivals, image = rivals_of(bench), bench.case.image
+def covered(bench: Bench, rivals: torch.Tensor) -> Image.Image:
+    """Return the picture with these patches covered by the mean colour of the rest."""
+    image = bench.case.image
     pixels = np.array(image)
     boxes = bench.model.patch_boxes((image.height, image.width))
     rest = ~(rivals | bench.case.cells)
@@ -52,7 +53,7 @@ def of_competition(bench: Bench, goal: Goal) -> list[Evidence]:
             edit = Edit(site=site.name, value=native(made[None], site, like, bench.grid))
             tokens = float(bench.tokens(bench.after([edit], bench.clean))[0])
             found.append(_evidence(bench, goal, tokens, "ablated in " + site.name, "competitors"))
-    tokens = float(bench.tokens(bench.run_on([covered(bench)], [bench.case.query]))[0])
+    tokens = float(bench.tokens(bench.run_on([covered(bench, rivals)], [bench.case.query]))[0])
     found.append(_evidence(bench, goal, tokens, "covered in the picture", "competitors covered"))
     return found
 
@@ -69,30 +70,34 @@ def _evidence(bench: Bench, goal: Goal, tokens: float, how: str, part: str) -> E
 
 
 def fires_without_reason(bench: Bench, role: str) -> tuple[bool, Evidence]:
-    """Tell a scorer that fires for nothing from content that has a claim: another query, no content.
+    """Tell a scorer that fires for nothing from content that has a claim.
+
+    Where it fires most outside the region, is it still there when nothing that exists is asked for,
+    or when what is there is covered? Counted above the map's least value.
 
     Returns:
-        Whether the scorer goes on firing there though nobody asks or nothing is there, and why.
+        Whether at least half of it stays, and the experiment.
     """
-    rivals = rivals_of(bench)[None]
-    queries = ["blorvex quimdra", bench.case.query]
-    site_role = role if role else "query_relevance"
-    other = ask(bench.clean, queries[:1], read=bench.inner)
-    gone = bench.run_on([covered(bench)], queries[1:])
-    before, asked, empty = (bench.map(run, site_role) for run in (bench.clean, other, gone))
-    if before is None or asked is None or empty is None or not bool(rivals.any()):
-        kept = 0.0
-    else:
+    role = role or "query_relevance"
+    before = bench.map(bench.clean, role)
+    nothing = bench.map(ask(bench.clean, ["blorvex quimdra"], read=bench.inner), role)
+    outside = ~bench.case.cells
+    stays: list[float] = []
+    if before is not None and nothing is not None and bool(outside.any()):
+        loud = (before[0] >= before[0][outside].quantile(0.75)) & outside
+        empty = bench.map(bench.run_on([covered(bench, loud)], [bench.case.query]), role)
+        shown = [empty] if role != "query_relevance" else [nothing, empty]
         least = float(before.min())
-        high = float(mean_over(before, rivals)[0]) - least
-        stays = [float(mean_over(one, rivals)[0]) - least for one in (asked, empty)]
-        if site_role != "query_relevance":
-            stays = stays[1:]
-        kept = max(stays) / high if high > 0 else 0.0
+        high = float(mean_over(before, loud[None])[0]) - least
+        stays = [
+            (float(mean_over(one, loud[None])[0]) - least) / high
+            for one in shown if one is not None and high > 0
+        ]  # fmt: skip
+    kept = max(stays, default=0.0)
     evidence = Evidence(
-        experiment="asked for nothing that exists, and with the competitors covered: "
+        experiment="asked for nothing that exists, and with what competes covered: at most "
         f"{max(kept, 0):.0%} of the score stays",
         code="scorer_fires_elsewhere", effect=0.0, interval=(0.0, 0.0), tokens=bench.before,
-        restores="no", basis="competition", part="fires for nothing", role=site_role,
+        restores="no", basis="competition", part="fires for nothing", role=role,
     )  # fmt: skip
     return kept >= 0.5, evidence

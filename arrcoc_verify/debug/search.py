@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from arrcoc_verify.debug import by_contract, by_donors
 from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.competition import of_competition
 from arrcoc_verify.debug.experiment import Evidence, Trial, attempted
 from arrcoc_verify.debug.parts import Part, Workshop
 from arrcoc_verify.errors import ArrcocError
@@ -28,24 +29,29 @@ class Found:
         trial: on which they were tried; None when nothing could be.
         evidence: every experiment, in order.
         rivals: names of parts that alone bring the tokens back as well.
+        competition: the experiment that shows that others have as good a claim, or "".
     """
 
     parts: tuple[Part, ...] = ()
     trial: Trial | None = None
     evidence: list[Evidence] = field(default_factory=list)
     rivals: list[str] = field(default_factory=list)
+    competition: str = ""
 
 
 def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
-    """Return the fewest parts that bring the tokens back, with every experiment on the way."""
+    """Return the fewest parts that bring the tokens back, with every experiment on the way.
+
+    Where enough donors got what is asked they are the reference, and competition comes before any
+    contract: a model that serves others well keeps its contracts. Else contracts are the reference.
+    """
     right = bench.right(goal)
     trusted = int(right.sum()) >= FEWEST_RIGHT
     found = Found()
     if bench.donors.scenes:
         keep = right if trusted else _better_half(bench, goal)
-        shop = Workshop(bench=bench, goal=goal, keep=keep)
-        trial = Trial(shop, "donors")
-        made = by_donors.parts(shop)
+        trial = Trial(Workshop(bench=bench, goal=goal, keep=keep), "donors")
+        made = by_donors.parts(trial.shop)
         if not trusted:
             missing.append(
                 f"{int(right.sum())} donors got what is asked ({FEWEST_RIGHT} are wanted): the "
@@ -53,17 +59,28 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
             )
         if _singles(found, trial, made, missing) or (trusted and _pairs(found, trial, made)):
             return found
-    shop = Workshop(bench=bench, goal=goal, keep=right & False)
+    if trusted:
+        rest = of_competition(bench, goal)
+        found.evidence += rest
+        if rest and all(one.restores == "yes" for one in rest):
+            found.competition = rest[0].experiment
+            return found
+    _by_contract(found, Workshop(bench=bench, goal=goal, keep=right & False), missing)
+    return found
+
+
+def _by_contract(found: Found, shop: Workshop, missing: list[str]) -> None:
     trial = Trial(shop, "contract")
     made = by_contract.parts(shop)
-    levels = sorted({part.strength for part in made})
-    for level in levels:
+    mild = [part for part in made if part.strength == by_contract.MILD]
+    bolder = [part for part in made if part.strength < by_contract.BOLD]
+    if _singles(found, trial, mild, missing) or _pairs(found, trial, mild):
+        return
+    for level in (by_contract.RANGE, by_contract.BOLD):
         if _singles(found, trial, [p for p in made if p.strength == level], missing):
-            return found
-    for level in levels:
-        if _pairs(found, trial, [p for p in made if p.strength <= level]):
-            return found
-    return found
+            return
+    if not _pairs(found, trial, bolder):
+        _pairs(found, trial, made)
 
 
 def _better_half(bench: Bench, goal: Goal):  # type: ignore[no-untyped-def]

@@ -242,13 +242,14 @@ def _severed(bench: Bench, found: Upstream) -> None:
         found.detail = "the query means no more to the model than words without a meaning"
 
 
-def of_embedding(bench: Bench, goal: Goal, wanted: float) -> Upstream:
+def of_embedding(bench: Bench, goal: Goal, wanted: float, *, held: bool = True) -> Upstream:
     """Write other embeddings of the same length: does the scorer then see what it should?
 
     Args:
         bench: the case.
         goal: what the region should get.
-        wanted: mean query relevance of the region that brought the tokens back.
+        wanted: mean query relevance of the region that has to be reached.
+        held: keep weights and tensions as they are.
     """
     from arrcoc_verify.debug.bench import repeated
 
@@ -263,7 +264,7 @@ def of_embedding(bench: Bench, goal: Goal, wanted: float) -> Upstream:
     base = repeated(bench.clean, len(bank))
     like = bench.clean[site.name]
     sites = [bench.writable(role) for role in ("weights", "tensions")]
-    holds = [freeze(one.name, base) for one in sites if one is not None]
+    holds = [freeze(one.name, base) for one in sites if one is not None and held]
     edits = [Edit(site=site.name, value=bank.to(like.dtype)), *holds]
     after = resume(base, edits=edits, read=bench.inner)
     seen, tokens = bench.map(after, "query_relevance"), bench.tokens(after)
@@ -291,7 +292,8 @@ def of_embedding(bench: Bench, goal: Goal, wanted: float) -> Upstream:
 def of_encoder(bench: Bench, goal: Goal) -> Upstream:
     """Transplant donors' objects, asked for by the donors' queries: as pixels, then as features.
 
-    If pixels do not bring tokens and features do, the encoder loses what is there.
+    If every donor's features bring more than its pixels, and on average at least half of what is
+    missing (donors' objects differ in what they get), the encoder loses what is there.
     """
     found = Upstream()
     sites = [s for s in bench.model.sites.values() if s.stage == "encoder" and s.writable]
@@ -314,7 +316,9 @@ def of_encoder(bench: Bench, goal: Goal) -> Upstream:
         if tokens is None:
             continue
         found.evidence.append(_transplant("features", site.name, tokens, bench, goal))
-        if float(goal.met(tokens).double().mean()) >= 0.5:
+        more = (tokens - whole) * goal.sign
+        half = goal.sign * (goal.tokens - bench.before) / 2
+        if bool((more > 0).all()) and float(more.mean()) >= half:
             found.code = "encoder_blind"
             found.detail = f"donors' features at {site.name} bring tokens, donors' pixels do not"
             return found
