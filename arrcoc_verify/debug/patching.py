@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from arrcoc_verify.debug import derive
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
@@ -24,8 +25,8 @@ from arrcoc_verify.model import Model, Site, along_channel
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
 FORMAT = "arrcoc-verify.repair.1"
-KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "picture", "query",
-         "weight")  # fmt: skip
+KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "derive", "picture",
+         "query", "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,6 +70,11 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
             made = with_pictures(made, OPERATIONS[edit.words["operation"]])
         elif edit.kind == "query":
             made = with_queries(made, _worded(edit.words))
+        elif edit.kind == "derive":
+            names = edit.words["inputs"].split("|")
+            site = model.site(edit.target)
+            write = derive.writer(model, site, edit.words, edit.tensors)
+            made = with_write(made, edit.target, write, *derive.sources(model, names))
         elif edit.kind != "weight":
             made = with_write(made, edit.target, writer(edit, model.site(edit.target)))
     if made is model:

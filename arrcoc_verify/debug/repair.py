@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from arrcoc_verify.audit import scene_size
+from arrcoc_verify.debug import derive
 from arrcoc_verify.debug import reference as ref
 from arrcoc_verify.debug.bench import Bench, Donors, make_donors
 from arrcoc_verify.debug.case import Goal
@@ -28,6 +29,9 @@ from arrcoc_verify.scenes.compose import scenes
 
 KNOTS = 9
 """Knots of a curve, at most."""
+
+MOST_OF_EACH = 7
+"""Candidates of each of two causes that are tried together."""
 
 SIMILAR_ROLE = "train"
 CONFIRM_ROLE = "repair-confirm"
@@ -43,7 +47,7 @@ class Tried:
         case_tokens_after: the same with the edits.
         mends: the goal is met.
         similar: (failing before, of these mended, of all) among scenes kept apart.
-        collateral: mean change of allocation elsewhere, half the L1 distance of token shares.
+        collateral: mean change of allocation elsewhere, half its L1 norm, as a share of the tokens.
         flipped_verdicts: claims whose verdict got worse; None when not run.
         gained_verdicts: claims whose verdict got better; None when not run.
         screened: on which claims, in words.
@@ -117,6 +121,8 @@ def propose(found: Diagnosis) -> list[tuple[PatchEdit, ...]]:
     lists = [_of_part(found, k) for k in range(len(found.parts))]
     if not lists or not all(lists):
         return []
+    if len(lists) > 1:
+        lists = [edits[:MOST_OF_EACH] for edits in lists]
     made = [(edit,) for edit in lists[0]]
     for more in lists[1:]:
         made = [(*one, edit) for one in made for edit in more]
@@ -208,10 +214,41 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
         return []
     if part.role in ("weights", "tensions"):
         return _of_vectors(found, part, both)
-    made = [*_of_numbers(site.name, both)]
+    made = [*_derived(found, part, both, view), *_of_numbers(site.name, both)]
     if site.per_patch:
-        made += _rank_ones(found, part, both)
+        made += _rank_ones(found, part)
     return made
+
+
+def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[PatchEdit]:
+    """The part's map made anew from what lies before it."""
+    model, bench = found.bench.model, found.bench
+    form, names = derive.inputs_of(model, part.role)
+    site = model.role(part.role)
+    if not names or site is None or both.actual.shape != both.cells.shape:
+        return []
+    rows = [(view.run, 1), (bench.donors.run, len(both.actual) - 1)]
+    read = [
+        torch.cat([run[name][:count] for run, count in rows if count]) for name in names
+    ]  # fmt: skip
+    given = derive.read_columns(model, form, names, read)
+    made = []
+    for wanted, whose in ((both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")):
+        numbers = derive.fitted(form, given, wanted)
+        if numbers is not None:
+            made.append(
+                PatchEdit(
+                    kind="derive", target=site.name, tensors=numbers,
+                    words={"form": form, "inputs": "|".join(names)},
+                    said=f"{site.name} read anew from {', '.join(names)} ({whose})",
+                )
+            )
+    return made
+
+
+def _mostly(both: _Both) -> Tensor:
+    """Return the donors' values as they are, and the case's as they should be."""
+    return torch.cat([both.wanted[:1], both.actual[1:]])
 
 
 def _start(found: Diagnosis, place: int) -> View:
@@ -330,7 +367,7 @@ def _orders(own: Tensor, wanted: Tensor) -> list[Tensor]:
     return found + ([swap] if len(set(swap.tolist())) == count else [])
 
 
-def _rank_ones(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
+def _rank_ones(found: Diagnosis, part: Part) -> list[PatchEdit]:
     """Rank-one edits of the vectors that the scorer reads: what is like the region gets a push."""
     bench, role = found.bench, f"{part.role}_features"
     if part.role == "relevance":
@@ -405,10 +442,9 @@ def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
 
 
 def moved(before: Donors, after: Donors) -> float:
-    """Return the mean change of allocation, half the L1 distance of token shares, 0..1."""
-    shares = [one.run.allocation.tokens for one in (before, after)]
-    shares = [one / one.sum(1, keepdim=True).clamp(min=1e-9) for one in shares]
-    return float((shares[1] - shares[0]).abs().sum(1).mean() / 2)
+    """Return the mean change of tokens, half its L1 norm as a share of what was spent before."""
+    old, new = (one.run.allocation.tokens for one in (before, after))
+    return float(((new - old).abs().sum(1) / old.sum(1).clamp(min=1e-9)).mean() / 2)
 
 
 def repair(
