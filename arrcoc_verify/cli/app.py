@@ -294,3 +294,27 @@ def debug(  # noqa: PLR0913 - a door: one parameter an option
     )  # fmt: skip
     given = {"model": model, "seed": seed, "out": out}
     raise typer.Exit(debugging.debug(given, asked, json=json))
+
+
+@app.command(
+    short_help="Plant failures of known cause, and debug and repair each.",
+    epilog="Example: arrcoc-verify planted --json reports/debug_planted.json",
+)
+def planted(
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    out: Annotated[File, _option("--out", "DIR", "Keep rows there, to go on if stopped.")] = None,
+    without_suite: Annotated[
+        bool, typer.Option("--without-suite", help="Do not judge verdicts after repairs.")
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Plant failures into a sound model: is the cause named first, does a repair mend it?
+
+    Exit code 0 when the cause comes first in 90 % and a repair mends without any verdict getting
+    worse in 80 %, else 1.
+    """
+    from arrcoc_verify.cli import debugging
+
+    given = {"model": model, "seed": seed, "out": out}
+    raise typer.Exit(debugging.planted(given, suite=not without_suite, json=json))

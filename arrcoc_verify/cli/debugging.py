@@ -129,3 +129,36 @@ def show(found: Any) -> None:
         line(f"Undecided: {text}")
     for text in found.not_run:
         line(f"Not run: {text}")
+
+
+def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
+    """Plant failures, debug and repair each; 0 when both targets are met, else 1."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug import planted as planting
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    model = load(config.model or REFERENCE)
+    folder = given.get("out")
+
+    def tell(row: planting.Row) -> None:
+        flips = "" if row.flipped is None else f", {len(row.flipped)} verdicts worse"
+        said = row.skipped or (
+            f"{'right' if row.cause_first else 'WRONG'}: {', '.join(row.named) or 'undecided'}; "
+            f"{'mended' if row.mended else 'not mended'}{flips}"
+        )
+        warn(f"{row.name} ({', '.join(row.planted)}): {said}")
+
+    rows = planting.run(
+        model, None if folder is None else Path(folder), seed=config.seed, suite=suite, tell=tell
+    )
+    found = planting.summary(rows, model.spec or model.name, config.seed)
+    write_json(json, found)
+    figures = [
+        (name, f"{one['count']} of {found['n']}", number(one["share"]),
+         "–" if one["interval"] is None else "[{:.2f}, {:.2f}]".format(*one["interval"]))
+        for name, one in found["figures"].items()
+    ]  # fmt: skip
+    title = f"{model.name}: {found['n']} planted failures, {len(found['not_counted'])} not counted"
+    console().print(table(title, ("figure", "#count", "#share", "95 % interval"), figures))
+    first, mended = found["cause_first"] or 0.0, found["repaired"]
+    return 0 if first >= 0.9 and (mended is None or mended >= 0.8) else 1

@@ -100,15 +100,18 @@ def _weights(
     return torch.ones_like(flat[:1, :1])
 
 
-def fitted(form: str, given: Tensor, wanted: Tensor) -> dict[str, Tensor] | None:
+def fitted(form: str, given: Tensor, wanted: Tensor, cells: Tensor) -> dict[str, Tensor] | None:
     """Return weight, bias and knots of the curve that makes `wanted` out of `given`.
 
     Args:
         form: of the columns.
         given: `[example, patch, column]`.
         wanted: `[example, patch]`.
+        cells: `[example, patch]`, the regions: of them as large a part is left out as of the rest,
+            since what is asked for is rare, and all of it would be left out else.
     """
     x, y = given.flatten(0, 1).numpy(), wanted.flatten().numpy()
+    asked = cells.flatten().numpy()
     keep = np.ones(len(y), dtype=bool)
     found: tuple[Floats, float, ref.Rising] | None = None
     for _ in range(3):
@@ -117,7 +120,10 @@ def fitted(form: str, given: Tensor, wanted: Tensor) -> dict[str, Tensor] | None
         curve = ref.Rising.fit(index[keep], y[keep])
         found = (weight, bias, curve)
         miss = np.abs(curve(index) - y)
-        keep = miss <= np.quantile(miss, 1 - TRIMMED)
+        keep = np.zeros(len(y), dtype=bool)
+        for group in (asked, ~asked):
+            if group.any():
+                keep |= group & (miss <= np.quantile(miss[group], 1 - TRIMMED))
     if found is None:
         return None
     weight, bias, curve = found

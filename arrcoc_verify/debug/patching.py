@@ -21,7 +21,7 @@ from arrcoc_verify.debug import derive
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
-from arrcoc_verify.model import Model, Site, along_channel
+from arrcoc_verify.model import Model, Site, along_channel, spread
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
 FORMAT = "arrcoc-verify.repair.1"
@@ -55,7 +55,7 @@ class PatchEdit:
     @property
     def numbers(self) -> int:
         """How many numbers the edit has: smaller is more surgical."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
+        return sum(t.numel() for name, t in self.tensors.items() if name != "mask")
 
 
 def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
@@ -73,14 +73,35 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
         elif edit.kind == "derive":
             names = edit.words["inputs"].split("|")
             site = model.site(edit.target)
-            write = derive.writer(model, site, edit.words, edit.tensors)
+            write = _inside(derive.writer(model, site, edit.words, edit.tensors), site, model, edit)
             made = with_write(made, edit.target, write, *derive.sources(model, names))
         elif edit.kind != "weight":
-            made = with_write(made, edit.target, writer(edit, model.site(edit.target)))
+            site = model.site(edit.target)
+            made = with_write(made, edit.target, _inside(writer(edit, site), site, model, edit))
     if made is model:
         return model
     digest = hashlib.sha256((model.digest + fingerprint(edits)).encode()).hexdigest()
     return replace(made, name=f"{model.name} repaired", digest=f"sha256:{digest}")
+
+
+def _inside(
+    write: Callable[..., Tensor], site: Site, model: Model, edit: PatchEdit
+) -> Callable[..., Tensor]:
+    """Keep an edit in its patches, and tokens what the model declares of them."""
+    declared = model.declaration
+    if "mask" in edit.tensors:
+        where = spread(edit.tensors["mask"].bool()[None], site, declared.grid)
+        everywhere = write
+        write = lambda old, *values: torch.where(where, everywhere(old, *values), old)  # noqa: E731
+    if site.role != "tokens" or declared.lod is None:
+        return write
+    low, high = declared.lod
+
+    def kept(old: Tensor, *values: Any) -> Tensor:
+        new = write(old, *values).clamp(low, high)
+        return new.round() if declared.integer else new
+
+    return kept
 
 
 def _worded(words: Mapping[str, str]) -> Callable[[str], str]:

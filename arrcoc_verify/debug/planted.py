@@ -8,16 +8,24 @@ where the fault lies. A failure that costs less than a fifth is not counted, and
 count as such only if each alone, with the other sound, still misses the goal.
 """
 
+import json
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from arrcoc_verify.audit import scene_size
 from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
+from arrcoc_verify.debug.repair import confirm, repair
+from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
 from arrcoc_verify.model import Model
+from arrcoc_verify.report.atomic import make_folder, write_text
 from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.stats.interval import proportion_interval
 
 BACK = 0.7
 """Share of the way back to the sound model's tokens that counts as mended."""
@@ -148,17 +156,126 @@ def diagnose(one: Planted, seed: int = 0) -> Outcome:
     return Outcome(planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One planted failure, as it is kept.
+
+    Attributes:
+        name: of the planted failure.
+        planted: its causes.
+        named: causes that were named, in order.
+        stage: stage that was named.
+        cause_first: the first named cause was planted.
+        all_named: exactly the planted causes were named.
+        sound: tokens of the sound model.
+        broken: tokens of the broken one.
+        goal: what counts as mended.
+        repair: what the winning repair does, or "".
+        repaired_tokens: what the region gets with it.
+        mended: the repair mends the case.
+        flipped: claims whose verdict got worse by it; None when no suite was run.
+        skipped: why it is not counted, or "".
+        seconds: wall time.
+    """
+
+    name: str
+    planted: tuple[str, ...]
+    named: tuple[str, ...] = ()
+    stage: str | None = None
+    cause_first: bool = False
+    all_named: bool = False
+    sound: float = 0.0
+    broken: float = 0.0
+    goal: float = 0.0
+    repair: str = ""
+    repaired_tokens: float = 0.0
+    mended: bool = False
+    flipped: tuple[str, ...] | None = None
+    skipped: str = ""
+    seconds: float = 0.0
+
+
+def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
+    """Debug and repair a planted failure; the suite judges what a repair does to verdicts."""
+    start = time.perf_counter()
+    base = Row(
+        name=one.name, planted=one.codes, sound=one.sound, broken=one.broken,
+        goal=one.goal.tokens if one.goal else 0.0, skipped=one.skipped,
+    )  # fmt: skip
+    if one.skipped:
+        return base
+    got = diagnose(one, seed)
+    screen = Judge(SCREENED, seed) if suite else None
+    made = repair(got.found, screen=screen, most=2, seed=seed)
+    if suite:
+        made = confirm(made, Judge(CONFIRMED, seed), seed)
+    won = made.winner
+    return replace(
+        base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
+        cause_first=got.first_right, all_named=got.all_right, mended=won is not None,
+        repair=" and ".join(edit.said for edit in won.edits) if won else "",
+        repaired_tokens=won.case_tokens_after if won else 0.0,
+        flipped=won.flipped_verdicts if won else None,
+        seconds=round(time.perf_counter() - start, 1),
+    )  # fmt: skip
+
+
 def run(
-    model: Model, seed: int = 0, names: Sequence[str] = (),
-    tell: Callable[[Outcome], None] | None = None,
-) -> tuple[list[Outcome], list[Planted]]:
-    """Return what debugging said of every planted failure, and which were not counted."""
-    outcomes, skipped = [], []
-    for one in plant(model, seed, names):
-        if one.skipped:
-            skipped.append(one)
-            continue
-        outcomes.append(diagnose(one, seed))
+    model: Model, folder: Path | None = None, *, seed: int = 0, suite: bool = True,
+    tell: Callable[[Row], None] | None = None,
+) -> list[Row]:  # fmt: skip
+    """Return a row for every planted failure; rows kept in `folder` are taken from there."""
+    rows = []
+    for one in plant(model, seed):
+        path = None if folder is None else folder / f"{one.name}.json"
+        row = _read(path)
+        if row is None:
+            row = row_of(one, seed, suite=suite)
+            if path is not None:
+                make_folder(path.parent)
+                write_text(path, json.dumps(asdict(row)))
+        rows.append(row)
         if tell is not None:
-            tell(outcomes[-1])
-    return outcomes, skipped
+            tell(row)
+    return rows
+
+
+def _read(path: Path | None) -> Row | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Row(**{**data, **lists})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
+    """Return what is written as JSON: the figures, then the rows they come from."""
+    counted = [row for row in rows if not row.skipped]
+    repaired = [row for row in counted if row.mended and row.flipped is not None and not row.flipped]
+    count = len(counted)
+
+    def share(many: int) -> dict[str, Any]:
+        found = proportion_interval(many, count, 0.95) if count else None
+        return {
+            "count": many, "share": many / count if count else None,
+            "interval": [found.low, found.high] if found else None,
+        }  # fmt: skip
+
+    first = sum(row.cause_first for row in counted)
+    judged = [row for row in counted if row.flipped is not None or not row.mended]
+    return {
+        "model": model, "seed": seed, "n": count,
+        "cause_first": first / count if count else None,
+        "repaired": len(repaired) / count if count and judged else None,
+        "figures": {
+            "cause first": share(first),
+            "exactly the planted causes": share(sum(row.all_named for row in counted)),
+            "case mended": share(sum(row.mended for row in counted)),
+            "mended, no verdict worse": share(len(repaired)),
+        },
+        "not_counted": [{"name": r.name, "reason": r.skipped} for r in rows if r.skipped],
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip

@@ -30,7 +30,7 @@ from arrcoc_verify.scenes.compose import scenes
 KNOTS = 9
 """Knots of a curve, at most."""
 
-MOST_OF_EACH = 7
+MOST_OF_EACH = 8
 """Candidates of each of two causes that are tried together."""
 
 SIMILAR_ROLE = "train"
@@ -51,6 +51,7 @@ class Tried:
         flipped_verdicts: claims whose verdict got worse; None when not run.
         gained_verdicts: claims whose verdict got better; None when not run.
         screened: on which claims, in words.
+        keeps_total: the sum of tokens stays what the model declares, where it declares one.
     """
 
     edits: tuple[PatchEdit, ...]
@@ -62,6 +63,7 @@ class Tried:
     flipped_verdicts: tuple[str, ...] | None = None
     gained_verdicts: tuple[str, ...] | None = None
     screened: str = ""
+    keeps_total: bool = True
 
     @property
     def numbers(self) -> int:
@@ -86,6 +88,7 @@ class Tried:
             "flipped_verdicts": flipped,
             "gained_verdicts": gained,
             "collateral": self.collateral,
+            "keeps_total": self.keeps_total,
             "screened": self.screened,
         }
 
@@ -122,11 +125,30 @@ def propose(found: Diagnosis) -> list[tuple[PatchEdit, ...]]:
     if not lists or not all(lists):
         return []
     if len(lists) > 1:
-        lists = [edits[:MOST_OF_EACH] for edits in lists]
+        lists = [_closest(found, k, edits)[:MOST_OF_EACH] for k, edits in enumerate(lists)]
     made = [(edit,) for edit in lists[0]]
     for more in lists[1:]:
         made = [(*one, edit) for one in made for edit in more]
     return sorted(made, key=lambda edits: sum(edit.numbers for edit in edits))
+
+
+def _closest(found: Diagnosis, place: int, edits: list[PatchEdit]) -> list[PatchEdit]:
+    """Return edits in the order of how near they come to what the part should give, alone."""
+    bench, part = found.bench, found.parts[place]
+    wanted = _values(bench, part, part.restored(bench, _start(found, place)))
+    if wanted is None:
+        return edits
+
+    def miss(edit: PatchEdit) -> float:
+        try:
+            run = Bench(applied(bench.model, [edit]), found.case, bench.donors).clean
+        except ArrcocError:
+            return float("inf")
+        cells = found.case.cells[None]
+        got = _values(bench, part, View(run=run, cells=cells, draws=[0]))
+        return float("inf") if got is None else float((got[0] - wanted[0]).abs().mean())
+
+    return sorted(edits, key=miss)
 
 
 def _of_pictures(found: Diagnosis) -> list[tuple[PatchEdit, ...]]:
@@ -215,9 +237,38 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
     if part.role in ("weights", "tensions"):
         return _of_vectors(found, part, both)
     made = [*_derived(found, part, both, view), *_of_numbers(site.name, both)]
-    if site.per_patch:
-        made += _rank_ones(found, part)
-    return made
+    if not site.per_patch:
+        return made
+    rank_ones = _rank_ones(found, part)
+    here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
+    return [*made, *rank_ones, *here, *_powers(found, part)]
+
+
+def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:
+    """The same edit in the region's patches only, for a fault that lies at a place."""
+    mask = found.case.cells.double()
+    said = f"{edit.said}, in {int(mask.sum())} patches"
+    return replace(edit, tensors={**edit.tensors, "mask": mask}, said=said)
+
+
+def _powers(found: Diagnosis, part: Part) -> list[PatchEdit]:
+    """Demand as a power of relevance: a curve that the multiplier then pays for."""
+    model = found.bench.model
+    site, related = model.role("demand"), found.bench.map(found.bench.clean, "relevance")
+    form, names = derive.inputs_of(model, "demand")
+    if part.role not in ("demand", "tokens") or site is None or not names or related is None:
+        return []
+    low, high = model.declaration.relevance_range or (0.0, max(1.0, float(related.max())))
+    knots = torch.linspace(low, high, 2 * KNOTS, dtype=torch.float64)
+    line = {"weight": torch.ones(1, dtype=torch.float64), "bias": _number(0.0), "x": knots}
+    return [
+        PatchEdit(
+            kind="derive", target=site.name, words={"form": form, "inputs": "|".join(names)},
+            tensors={**line, "y": ((knots - low) / (high - low)) ** power + 1e-6},
+            said=f"{site.name} read anew from {names[0]}, to the power of {power}",
+        )
+        for power in (1, 2, 3, 4)
+    ]  # fmt: skip
 
 
 def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[PatchEdit]:
@@ -234,7 +285,7 @@ def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[Patc
     given = derive.read_columns(model, form, names, read)
     made = []
     for wanted, whose in ((both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")):
-        numbers = derive.fitted(form, given, wanted)
+        numbers = derive.fitted(form, given, wanted, both.cells)
         if numbers is not None:
             made.append(
                 PatchEdit(
@@ -422,8 +473,17 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
     return Tried(
         edits=edits, case_tokens_before=bench.before, case_tokens_after=after,
         mends=bool(goal.met(torch.tensor([after]))[0]), similar=_mended(apart, others, goal),
-        collateral=moved(apart, others),
+        collateral=moved(apart, others), keeps_total=_keeps_total(mended, others),
     )  # fmt: skip
+
+
+def _keeps_total(model: Model, after: Donors) -> bool:
+    declared = model.declaration
+    sums = after.run.allocation.tokens.sum(1)
+    if not declared.conserved_total:
+        return True
+    total = declared.total if declared.total is not None else float(sums.median())
+    return bool(((sums - total).abs() <= 1e-3 * total).all())
 
 
 def _rerun(model: Model, apart: Donors) -> Donors:
@@ -486,10 +546,13 @@ def _harm(row: Tried) -> int:
     return len(row.flipped_verdicts or ())
 
 
-def _rank(row: Tried) -> tuple[bool, float, float, int]:
-    """Those that mend first; among them most similar cases mended, least moved, fewest numbers."""
+def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
+    """Those that mend and keep the total first; among them most similar cases mended, least moved, fewest numbers."""
     share = row.similar[1] / row.similar[0] if row.similar[0] else 1.0
-    return (not row.mends, -round(share, 1), round(row.collateral, 2), row.numbers)
+    return (
+        not row.mends, not row.keeps_total, -round(share, 1), round(row.collateral, 2),
+        row.numbers,
+    )  # fmt: skip
 
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from functools import cache
 
 from arrcoc_verify import suite
 from arrcoc_verify.audit import scene_size
-from arrcoc_verify.lab import Lab
+from arrcoc_verify.faults.bench import SharedLab, Shelf
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.scenes.scene import Scene
@@ -53,8 +53,9 @@ class Judge:
     def outcomes(self, model: Model, patterns: Sequence[str]) -> Mapping[str, Outcome]:
         """Return the outcome of each claim."""
         settings = replace(Settings(), seed=self.seed, per_cluster=1)
-        asserted = Lab(model, self._scenes(model, self.roles), self.seed)
-        selected = Lab(model, self._scenes(model, ("select",)), self.seed)
+        shelf = _shelf(self.seed)
+        asserted = SharedLab(model, self._scenes(model, self.roles), self.seed, shelf)
+        selected = SharedLab(model, self._scenes(model, ("select",)), self.seed, shelf)
         trial = try_model(asserted, selected, suite.select(patterns), suite.GATES, settings)
         return {verdict.id: verdict.outcome for verdict in trial.verdicts}
 
@@ -62,6 +63,12 @@ class Judge:
         grid, size = model.declaration.grid, scene_size(model)
         made = _made(grid, size, tuple(roles), self.seed)
         return [scene for scene in made if scene.unit not in self.without]
+
+
+@cache
+def _shelf(seed: int) -> Shelf:
+    del seed  # seeds share nothing
+    return Shelf()
 
 
 @cache

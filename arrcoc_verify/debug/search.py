@@ -74,7 +74,15 @@ def _by_contract(found: Found, shop: Workshop, missing: list[str]) -> None:
     made = by_contract.parts(shop)
     mild = [part for part in made if part.strength == by_contract.MILD]
     bolder = [part for part in made if part.strength < by_contract.BOLD]
-    if _singles(found, trial, mild, missing) or _pairs(found, trial, mild):
+    if _singles(found, trial, mild, missing):
+        return
+    if any(part.name == "multiplier" and _changes(trial, part) for part in mild):
+        # The declared total is not spent, which is wrong whatever else is: what comes with it?
+        for level in (by_contract.MILD, by_contract.RANGE, by_contract.BOLD):
+            tried = [part for part in made if part.strength <= level]
+            if _pairs(found, trial, tried, "multiplier"):
+                return
+    if _pairs(found, trial, mild):
         return
     for level in (by_contract.RANGE, by_contract.BOLD):
         if _singles(found, trial, [p for p in made if p.strength == level], missing):
@@ -113,11 +121,15 @@ def _chosen(mending: Sequence[tuple[Part, Evidence]], trial: Trial) -> Part:
     return next(part for part, _ in mending if part.code == best.code)
 
 
-def _pairs(found: Found, trial: Trial, made: Sequence[Part]) -> bool:
+def _changes(trial: Trial, part: Part) -> bool:
+    return abs(trial.evidence([part]).effect) > 0
+
+
+def _pairs(found: Found, trial: Trial, made: Sequence[Part], with_part: str = "") -> bool:
     best: tuple[float, tuple[Part, ...]] | None = None
     singles = {one.part: one.effect for one in found.evidence if one.basis == trial.basis}
     for pair in itertools.combinations(_in_flow(made), 2):
-        if not _can_join(pair):
+        if not _can_join(pair) or (with_part and with_part not in [one.name for one in pair]):
             continue
         try:
             got = trial.evidence(pair)
