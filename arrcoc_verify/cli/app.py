@@ -318,3 +318,79 @@ def planted(
 
     given = {"model": model, "seed": seed, "out": out}
     raise typer.Exit(debugging.planted(given, suite=not without_suite, json=json))
+
+
+@app.command(
+    short_help="Mend an allocation by the smallest tested edit, or apply a saved one.",
+    epilog="Example: arrcoc-verify repair photo.jpg --query 'find the fish' --region 10,20,64,64 "
+    "--expect '>=200' --save fish.safetensors",
+)
+def repair(  # noqa: PLR0913 - a door: one parameter an option
+    image: Image,
+    query: QueryOption,
+    region: RegionOption = None,
+    label: LabelOption = None,
+    mask: MaskOption = None,
+    expect: ExpectOption = None,
+    donors: DonorsOption = None,
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    save: Annotated[File, _option("--save", "FILE", "Keep the winner as safetensors.")] = None,
+    apply: Annotated[
+        File, _option("--apply", "FILE", "Apply a saved repair, verify it, take it back.")
+    ] = None,
+    without_suite: Annotated[
+        bool, typer.Option("--without-suite", help="Do not judge claims; takes seconds.")
+    ] = False,
+    out: Annotated[File, _option("--out", "DIR", "Write a page there.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Try the smallest edits that mend a case; confirm the winner on claims and other photographs.
+
+    Exit code 0 when an edit mends it and no verdict got worse, else 1.
+    """
+    from arrcoc_verify.cli import debugging
+
+    asked = debugging.Asked(
+        image=image, query=query, region=region, label=label, mask=mask, expect=expect,
+        donors=donors,
+    )  # fmt: skip
+    given = {"model": model, "seed": seed, "out": out, "patch": save, "suite": not without_suite}
+    if apply is not None:
+        raise typer.Exit(debugging.apply(given, apply, asked, json=json))
+    raise typer.Exit(debugging.repair(given, asked, json=json))
+
+
+@app.command(
+    short_help="Sort the worst allocations of many pictures by cause.",
+    epilog="Example: arrcoc-verify triage cases.csv --model router.toml --out worst",
+)
+def triage(  # noqa: PLR0913 - a door: one parameter an option
+    images: Annotated[
+        Path, typer.Argument(metavar="DIR|CSV|COCO", help="Pictures with regions to look at.")
+    ],
+    query: Annotated[
+        str, _option("--query", "Q", "What is asked of each picture of a folder.")
+    ] = "",
+    label: Annotated[
+        str, _option("--label", "L", "What is looked for in a folder: `face`.")
+    ] = "",
+    expect: ExpectOption = None,
+    most: Annotated[int, _option("--most", "N", "Debug so many of the worst.")] = 12,
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    skip_bad_rows: SkipOption = False,
+    out: Annotated[File, _option("--out", "DIR", "Write a page there.")] = None,
+    json: JsonOption = None,
+) -> None:
+    """Find the worst allocations of a folder or table and sort them by cause, a case file each.
+
+    Exit code 1 when any of them is a failure, else 0.
+    """
+    from arrcoc_verify.cli import debugging
+
+    given = {
+        "model": model, "seed": seed, "out": out, "expect": expect,
+        "skip_bad_rows": skip_bad_rows,
+    }  # fmt: skip
+    raise typer.Exit(debugging.triage(given, images, query, label, most, json=json))

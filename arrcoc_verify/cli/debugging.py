@@ -162,3 +162,134 @@ def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
     console().print(table(title, ("figure", "#count", "#share", "95 % interval"), figures))
     first, mended = found["cause_first"] or 0.0, found["repaired"]
     return 0 if first >= 0.9 and (mended is None or mended >= 0.8) else 1
+
+
+def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
+    """Find, try and confirm the smallest edits that mend a case; 0 when one is confirmed."""
+    from arrcoc_verify.debug import patching
+    from arrcoc_verify.debug import repair as repairing
+    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+
+    found = diagnosed(given, asked)
+    show(found)
+    suite, seed = bool(given.get("suite", True)), int(given.get("seed") or 0)
+    if suite:
+        warn("screening repairs on the claims that depend on them; this takes minutes")
+    made = repairing.repair(found, screen=Judge(SCREENED, seed) if suite else None, seed=seed)
+    if suite:
+        made = repairing.confirm(made, Judge(CONFIRMED, seed), seed)
+    rows = [one.to_json() for one in made.tried]
+    if made.winner is not None:
+        rows = [made.winner.to_json(), *(r for r in rows if r["said"] != made.winner.to_json()["said"])]
+    command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
+    content = {
+        "model": found.model, "image": found.case.name, "query": found.case.query,
+        "cause": found.causes[0].code if found.causes else None, "stage": found.stage,
+        "expected": str(found.failure.goal), "winner": rows[0] if made.winner else None,
+        "confirmed": made.confirmed, "edits": rows, "command": command,
+    }  # fmt: skip
+    write_json(json, content)
+    _show_repairs(rows, made.confirmed)
+    patch = given.get("patch")
+    if patch is not None and made.winner is not None:
+        record = {key: content[key] for key in content if key != "edits"}
+        patching.save_patch(Path(patch), made.winner.edits, record)
+        line(f"repair: {patch}")
+    if given.get("out") is not None:
+        from arrcoc_verify.debug import page
+
+        line(f"page: {page.write_page([found], Path(given['out']), command, repairs=rows)}")
+    return _repair_code(found, made)
+
+
+def _repair_code(found: Any, made: Any) -> int:
+    if found.failure.answer == "no":
+        line("It is no failure, so nothing was repaired.")
+        return 0
+    if made.winner is None:
+        line("No edit was found that mends it.")
+        return 1
+    return 1 if made.winner.flipped_verdicts else 0
+
+
+def _show_repairs(rows: Any, confirmed: str) -> None:
+    shown = [
+        (row["said"], str(row["numbers"]), number(round(row["case_tokens_before"], 1)),
+         number(round(row["case_tokens_after"], 1)), "yes" if row["mends"] else "no",
+         f"{row['similar_mended']} of {row['similar_failing']}",
+         "not run" if row["flipped_verdicts"] is None else str(len(row["flipped_verdicts"])),
+         number(row["collateral"]))
+        for row in rows[:_MOST]
+    ]  # fmt: skip
+    columns = ("edit", "#numbers", "#before", "#after", "mends", "similar mended",
+               "#verdicts worse", "#moved elsewhere")  # fmt: skip
+    if shown:
+        console().print(table("Repairs", columns, shown))
+    if confirmed:
+        line(f"Confirmed on photographs that chose nothing: {confirmed}")
+
+
+def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | None) -> int:
+    """Apply a saved repair to a model and show what a case gets without, with and again without."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug.bench import Bench
+    from arrcoc_verify.debug.case import make_case, read_mask
+    from arrcoc_verify.debug.diagnosis import no_donors
+    from arrcoc_verify.debug.patching import applied, load_patch, weights_edited
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    edits, record = load_patch(patch)
+    model = load(config.model or REFERENCE)
+    mask = read_mask(asked.mask) if asked.mask else None
+    case = make_case(
+        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask
+    )
+    before = Bench(model, case, no_donors())
+    with weights_edited(model, edits):
+        after = Bench(applied(model, edits), case, no_donors())
+        tokens = after.before
+    again = Bench(model, case, no_donors())
+    same = bool((again.clean.allocation.tokens == before.clean.allocation.tokens).all())
+    line(f"repair of {record.get('model')}: {', '.join(edit.said for edit in edits)}")
+    line(f"the region gets {before.before:.4g} tokens per patch, with the repair {tokens:.4g}")
+    line("taken back: " + ("every token is as before" if same else "NOT as before"))
+    write_json(
+        json,
+        {"before": before.before, "after": tokens, "taken_back_exactly": same, "record": record},
+    )
+    return 0 if same else 2
+
+
+def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most: int,
+           *, json: Path | None) -> int:  # fmt: skip
+    """Find the worst allocations of a folder or table, and sort them by cause."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug import page
+    from arrcoc_verify.debug import triage as sorting
+    from arrcoc_verify.debug.case import parse_goal
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    goal = parse_goal(given["expect"]) if given.get("expect") else None
+    model = load(config.model or REFERENCE)
+    cases, skipped = sorting.cases_of(
+        model, images, query=query, label=label, skip_bad=bool(given.get("skip_bad_rows"))
+    )
+    for text in skipped:
+        warn(f"note: {text}")
+    found = sorting.triage(model, cases, goal, most=most, seed=config.seed)
+    rows = [
+        (one.case.name, one.case.query, number(round(one.failure.tokens, 1)),
+         str(one.failure.goal), one.failure.answer,
+         ", ".join(c.code for c in one.causes) or "undecided", one.stage or "–")
+        for one in found.diagnoses
+    ]  # fmt: skip
+    columns = ("picture", "query", "#tokens", "#expected", "failure", "cause", "stage")
+    console().print(table(f"{len(cases)} regions, the worst {len(rows)} of them", columns, rows))
+    for name, many in found.clusters:
+        line(f"{many} x {name}")
+    write_json(json, found.to_json())
+    command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
+    if given.get("out") is not None and found.diagnoses:
+        title = f"The {len(rows)} worst of {len(cases)} regions, by cause"
+        line(f"page: {page.write_page(found.diagnoses, Path(given['out']), command, title)}")
+    return 1 if any(one.failure.answer == "yes" for one in found.diagnoses) else 0

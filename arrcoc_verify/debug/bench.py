@@ -16,7 +16,7 @@ from torch import Tensor
 
 from arrcoc_verify.audit import scene_size
 from arrcoc_verify.debug.case import Case, Goal, region_cells
-from arrcoc_verify.errors import ArrcocError
+from arrcoc_verify.errors import ArrcocError, UsageError
 from arrcoc_verify.graph import Chunk, Edit, Run, resume, run
 from arrcoc_verify.metric import mean_over
 from arrcoc_verify.model import Model, Output, Site, patches_last
@@ -98,14 +98,24 @@ class Donors:
 
     Attributes:
         scenes: composed scenes of photographs that nothing is asserted on, or a user's own.
-        run: the model on them.
+        ran: the model on them; None where there are no scenes.
         cells: `[scene, patch]`, the queried object.
-        grid: rows and columns.
     """
 
     scenes: tuple[Scene, ...]
-    run: Run
+    ran: Run | None
     cells: Tensor
+
+    @property
+    def run(self) -> Run:
+        """The model on the scenes.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self.ran is None:
+            raise UsageError("there are no donors: give some by --donors CSV")
+        return self.ran
 
     @property
     def tokens(self) -> Tensor:
@@ -136,7 +146,7 @@ def make_donors(model: Model, found: Sequence[Scene]) -> Donors:
         [region_cells(s.target, model.declaration.grid, s.image.size) for s in found]
     )
     result = run(model, images, queries, read=inner_sites(model))
-    return Donors(scenes=tuple(found), run=result, cells=cells)
+    return Donors(scenes=tuple(found), ran=result, cells=cells)
 
 
 class Bench:

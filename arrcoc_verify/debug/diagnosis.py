@@ -95,6 +95,11 @@ class Diagnosis:
         }  # fmt: skip
 
 
+def no_donors() -> Donors:
+    """Return donors of which there are none."""
+    return Donors(scenes=(), ran=None, cells=torch.zeros(0, 0, dtype=torch.bool))
+
+
 @dataclass(kw_only=True)
 class _Notes:
     evidence: list[Evidence] = field(default_factory=list)

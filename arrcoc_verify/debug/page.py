@@ -34,11 +34,20 @@ def content(
 
 
 def write_page(
-    found: Sequence[Diagnosis], folder: Path, command: str, title: str | None = None
-) -> Path:
-    """Write the page of some diagnoses into a folder and return its path."""
+    found: Sequence[Diagnosis], folder: Path, command: str, title: str | None = None, *,
+    repairs: Sequence[Mapping[str, Any]] = (),
+) -> Path:  # fmt: skip
+    """Write the page of some diagnoses into a folder and return its path.
+
+    Args:
+        found: the cases, in order.
+        folder: made when it does not exist.
+        command: what makes the page again.
+        title: its headline; None for that of the first case.
+        repairs: rows of the repair of the only case.
+    """
     said = title or headline(found[0])
-    return write([content(one, command) for one in found], folder, said)
+    return write([content(one, command, repairs) for one in found], folder, said)
 
 
 def headline(found: Diagnosis) -> str:

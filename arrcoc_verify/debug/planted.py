@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from arrcoc_verify.audit import scene_size
-from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
+from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal, make_case
-from arrcoc_verify.debug.diagnosis import Diagnosis, debug
+from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
 from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
@@ -92,17 +92,13 @@ def cases_of(model: Model, seed: int = 0) -> list[Case]:
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
     """Yield every planted failure of a model, single causes first."""
     cases = cases_of(model, seed)
-    sound = [Bench(model, case, _none(), seed).before for case in cases]
+    sound = [Bench(model, case, no_donors(), seed).before for case in cases]
     for one in OPERATORS:
         if not names or one.name in names:
             yield _planted(model, (one,), cases, sound)
     for first, second in PAIRS:
         if not names or f"{first}+{second}" in names:
             yield _planted(model, (operator(first), operator(second)), cases, sound)
-
-
-def _none() -> Donors:
-    return Donors(scenes=(), run=None, cells=None)  # type: ignore[arg-type]
 
 
 def _planted(
@@ -119,7 +115,7 @@ def _planted(
                 name=name, codes=codes, model=None, case=None, goal=None, sound=0, broken=0,
                 skipped="the model has no such part",
             )  # fmt: skip
-        tokens = [Bench(one, shown, _none()).before for one in made if one is not None]
+        tokens = [Bench(one, shown, no_donors()).before for one in made if one is not None]
         goal = Goal(tokens=round(tokens[0] + BACK * (before - tokens[0]), 1))
         why = ""
         if before - tokens[0] < LEAST_COST * before:

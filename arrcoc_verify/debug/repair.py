@@ -491,7 +491,7 @@ def _rerun(model: Model, apart: Donors) -> Donors:
     from arrcoc_verify.graph import run
 
     images, queries = [s.image for s in apart.scenes], [s.query for s in apart.scenes]
-    return replace(apart, run=run(model, images, queries, read=inner_sites(model)))
+    return replace(apart, ran=run(model, images, queries, read=inner_sites(model)))
 
 
 def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
@@ -556,11 +556,10 @@ def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
 
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:
-    """Return patterns of the claims that hang on the first cause's stage or on what follows it."""
-    flow = ("knowing", "balancing", "attending")
-    stage = found.stage or "knowing"
-    first = flow.index(stage) if stage in flow else 0
-    return (*(f"{name}.*" for name in flow[first:]), "whole.*")
+    """Return patterns of the claims about the stage that is blamed, and about the budget."""
+    stages = ("knowing", "balancing", "attending")
+    own = [f"{stage}.*" for stage in stages if stage == found.stage]
+    return tuple(dict.fromkeys([*own, "attending.*"]))
 
 
 def confirm(

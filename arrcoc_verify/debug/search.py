@@ -42,8 +42,8 @@ class Found:
 def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
     """Return the fewest parts that bring the tokens back, with every experiment on the way.
 
-    Where enough donors got what is asked they are the reference, and competition comes before any
-    contract: a model that serves others well keeps its contracts. Else contracts are the reference.
+    Donors are the reference first, then the parts' contracts. Competition is looked at when no mild
+    change mends the case though others are served: bold ones win any competition.
     """
     right = bench.right(goal)
     trusted = int(right.sum()) >= FEWEST_RIGHT
@@ -59,36 +59,41 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
             )
         if _singles(found, trial, made, missing) or (trusted and _pairs(found, trial, made)):
             return found
+    trial = Trial(Workshop(bench=bench, goal=goal, keep=right & False), "contract")
+    made = by_contract.parts(trial.shop)
+    if _mildly(found, trial, made, missing):
+        return found
     if trusted:
         rest = of_competition(bench, goal)
         found.evidence += rest
         if rest and all(one.restores == "yes" for one in rest):
             found.competition = rest[0].experiment
             return found
-    _by_contract(found, Workshop(bench=bench, goal=goal, keep=right & False), missing)
+    _boldly(found, trial, made, missing)
     return found
 
 
-def _by_contract(found: Found, shop: Workshop, missing: list[str]) -> None:
-    trial = Trial(shop, "contract")
-    made = by_contract.parts(shop)
+def _mildly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> bool:
+    """Try what stays inside a part's own values, then what changes its range."""
     mild = [part for part in made if part.strength == by_contract.MILD]
-    bolder = [part for part in made if part.strength < by_contract.BOLD]
     if _singles(found, trial, mild, missing):
-        return
+        return True
     if any(part.name == "multiplier" and _changes(trial, part) for part in mild):
         # The declared total is not spent, which is wrong whatever else is: what comes with it?
         for level in (by_contract.MILD, by_contract.RANGE, by_contract.BOLD):
             tried = [part for part in made if part.strength <= level]
             if _pairs(found, trial, tried, "multiplier"):
-                return
-    if _pairs(found, trial, mild):
-        return
-    for level in (by_contract.RANGE, by_contract.BOLD):
-        if _singles(found, trial, [p for p in made if p.strength == level], missing):
-            return
-    if not _pairs(found, trial, bolder):
-        _pairs(found, trial, made)
+                return True
+    ranged = [part for part in made if part.strength == by_contract.RANGE]
+    return _pairs(found, trial, mild) or _singles(found, trial, ranged, missing)
+
+
+def _boldly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> None:
+    bold = [part for part in made if part.strength == by_contract.BOLD]
+    if not _singles(found, trial, bold, missing):
+        milder = [part for part in made if part.strength < by_contract.BOLD]
+        if not _pairs(found, trial, milder):
+            _pairs(found, trial, made)
 
 
 def _better_half(bench: Bench, goal: Goal):  # type: ignore[no-untyped-def]
