@@ -372,9 +372,7 @@ def triage(  # noqa: PLR0913 - a door: one parameter an option
     query: Annotated[
         str, _option("--query", "Q", "What is asked of each picture of a folder.")
     ] = "",
-    label: Annotated[
-        str, _option("--label", "L", "What is looked for in a folder: `face`.")
-    ] = "",
+    label: Annotated[str, _option("--label", "L", "What is looked for in a folder: `face`.")] = "",
     expect: ExpectOption = None,
     most: Annotated[int, _option("--most", "N", "Debug so many of the worst.")] = 12,
     model: ModelOption = None,

@@ -74,9 +74,7 @@ def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
         warn(f"note: {case.note}")
     donors = _donors(model, asked.donors, asked.against, config.seed)
     query = asked.against if asked.against and not Path(asked.against).is_file() else ""
-    return diagnose(
-        model, case, goal, donors=donors, against=query or "", seed=config.seed
-    )
+    return diagnose(model, case, goal, donors=donors, against=query or "", seed=config.seed)
 
 
 def _donors(model: Any, path: Path | None, against: str | None, seed: int) -> Any:
@@ -180,7 +178,10 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
         made = repairing.confirm(made, Judge(CONFIRMED, seed), seed)
     rows = [one.to_json() for one in made.tried]
     if made.winner is not None:
-        rows = [made.winner.to_json(), *(r for r in rows if r["said"] != made.winner.to_json()["said"])]
+        rows = [
+            made.winner.to_json(),
+            *(r for r in rows if r["said"] != made.winner.to_json()["said"]),
+        ]
     command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
     content = {
         "model": found.model, "image": found.case.name, "query": found.case.query,

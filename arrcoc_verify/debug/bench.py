@@ -4,7 +4,7 @@ A restoration is tried once for each resample of the donors, all in one pass: th
 the case is repeated, and only what lies downstream of the edit is computed again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -33,41 +33,44 @@ DONOR_ROLES = ("donor", "select")
 def inner_sites(model: Model) -> list[str]:
     """Return the sites inside steps that have a role, which runs must be told to keep."""
     return [
-        site.name
-        for site in model.sites.values()
-        if site.role and not isinstance(site.at, Output)
+        site.name for site in model.sites.values() if site.role and not isinstance(site.at, Output)
     ]
 
 
 def repeated(base: Run, count: int) -> Run:
-    """Return a finished run of one example as a run of `count` equal examples."""
+    """Return a finished run of one example as a run of `count` equal examples.
+
+    What the steps returned is repeated; where a step returned something that cannot be (an object
+    of a library), the model is run on as many copies.
+    """
     if len(base) != 1:
         raise ArrcocError(f"wanted a run of one example to repeat, got {len(base)}")
+    images, queries = [*base.images] * count, [*base.queries] * count
     (chunk,) = base.chunks
-    together = base.model.declaration.batch_invariant
-    many = count if together else 1
-
-    def tiled(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            alone = value.ndim > 0 and value.shape[0] == 1
-            return value.expand(many, *value.shape[1:]).clone() if alone else value
-        if isinstance(value, Mapping):
-            return {key: tiled(item) for key, item in value.items()}
-        if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
-            return type(value)(tiled(item) for item in value)
-        return value
-
+    many = count if base.model.declaration.batch_invariant else 1
+    try:
+        outputs = {name: _tiled(value, many) for name, value in chunk.outputs.items()}
+        read = {name: _tiled(value, many) for name, value in chunk.read.items()}
+    except TypeError:
+        return run(base.model, images, queries, read=list(chunk.read))
     chunks = [
-        Chunk(
-            rows=slice(start, start + many),
-            outputs={name: tiled(value) for name, value in chunk.outputs.items()},
-            read={name: tiled(value) for name, value in chunk.read.items()},
-        )
+        Chunk(rows=slice(start, start + many), outputs=dict(outputs), read=dict(read))
         for start in range(0, count, many)
     ]
-    return replace(
-        base, images=[*base.images] * count, queries=[*base.queries] * count, chunks=chunks
-    )
+    return replace(base, images=images, queries=queries, chunks=chunks)
+
+
+def _tiled(value: Any, many: int) -> Any:
+    if isinstance(value, Tensor):
+        alone = value.ndim > 0 and value.shape[0] == 1
+        return value.expand(many, *value.shape[1:]).clone() if alone else value
+    if type(value) is dict:
+        return {key: _tiled(item, many) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_tiled(item, many) for item in value)
+    if value is None or isinstance(value, int | float | str | bool):
+        return value
+    raise TypeError(type(value).__name__)
 
 
 def native(values: Tensor, site: Site, like: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -22,6 +22,7 @@ from arrcoc_verify.debug.parts import (
     scorers,
 )
 from arrcoc_verify.debug.pictures import ESTIMATOR
+from arrcoc_verify.debug.purity import purified
 from arrcoc_verify.graph import Edit
 from arrcoc_verify.model import SCORERS
 
@@ -43,7 +44,7 @@ def parts(shop: Workshop) -> list[Part]:
     for role in roles:
         made += [_ordered(shop, role), _ranged(shop, role)]
         made += [_mirrored(shop, role)] if _contrary(shop, role) else []
-        pure = _purified(shop, role)
+        pure = purified(shop, role)
         made += [pure] if pure is not None else []
         made += [_oracle(shop)] if role == "query_relevance" else []
     if len(roles) > 1:
@@ -92,54 +93,6 @@ def _ordered(shop: Workshop, role: str) -> Part:
         name=f"scorer:{role}", code="scorer_blind", role=role,
         said=f"the values of {SAID[role]} handed out anew, highest {what}", edits=edits,
         strength=MILD,
-    )  # fmt: skip
-
-
-OWN = {"information": (0, 1, 6), "salience": (2, 3, 7, 8)}
-"""Columns of `pictures.estimators` that a scorer may follow; all others are foreign to it."""
-
-
-def _regressors(shop: Workshop, view: View, role: str) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return `[example, patch, column]` and which columns a scorer has no business with."""
-    seen = shop.seen(view.run)
-    rows, columns = shop.bench.grid
-    down = np.repeat(np.linspace(-1, 1, rows), columns)
-    across = np.tile(np.linspace(-1, 1, columns), rows)
-    place = np.stack([down, across, np.hypot(down, across), down**2 + across**2], -1)
-    place = np.broadcast_to(place, (*seen.shape[:2], place.shape[-1]))
-    inside = view.cells.numpy()[..., None].astype(float)
-    others = [shop.read(view.run, one) for one in scorers(shop.bench.model) if one != role]
-    maps = [one[..., None] for one in others if one is not None]
-    columns = np.concatenate([seen, inside, place, *maps], -1)
-    foreign = np.ones(columns.shape[-1], dtype=bool)
-    foreign[list(OWN.get(role, ()))] = False
-    foreign[seen.shape[-1]] = role != "query_relevance"
-    return columns, foreign
-
-
-def _purified(shop: Workshop, role: str) -> Part | None:
-    """A scorer without what place, the other factors and colour add to it, by a fit over donors."""
-    if not shop.bench.donors.scenes:
-        return None
-    view = shop.donor_view()
-    values = shop.read(view.run, role)
-    if values is None:
-        return None
-    columns, foreign = _regressors(shop, view, role)
-    fit = ref.Ridge.fit(columns.reshape(-1, columns.shape[-1]), values.ravel())
-    slope = np.where(foreign, fit.weight / fit.scale, 0.0)
-
-    def edits(view: View, where: Where) -> list[Edit]:
-        actual = shop.read(view.run, role)
-        if actual is None:
-            return []
-        added = _regressors(shop, view, role)[0] @ slope
-        least = np.quantile(added, 0.02, axis=1, keepdims=True)
-        return shop.write_map(view, role, actual - np.maximum(added - least, 0), where)
-
-    return Part(
-        name=f"scorer:{role}/pure", code="scorer_fires_elsewhere", role=role, edits=edits,
-        said=f"{SAID[role]} without what place and other factors add to it", strength=MILD,
     )  # fmt: skip
 
 
@@ -300,9 +253,7 @@ def _weights(shop: Workshop) -> list[Part]:
     if led and heard:  # a balancer that hears the query and lets it lead keeps its contract
         return made
     said = "all the weight given to query relevance"
-    bold = Part(
-        name=f"{role}/all", code=code, role=role, edits=alone, strength=RANGE, said=said
-    )
+    bold = Part(name=f"{role}/all", code=code, role=role, edits=alone, strength=RANGE, said=said)
     return [*made, bold]
 
 
@@ -394,7 +345,7 @@ def _reordered(shop: Workshop) -> Part | None:
 
 
 def _steep(shop: Workshop) -> Part | None:
-    """Tokens as steep as floor, ceiling and the picture's total allow, in the order of relevance."""
+    """Tokens as steep as floor, ceiling and total allow, in the order of relevance."""
     bench, role = shop.bench, "tokens"
     ends = bench.model.declaration.lod
     if ends is None or bench.writable(role) is None:

@@ -193,14 +193,15 @@ def spends(shop: Workshop, totals: Floats, said: str) -> Part | None:
             factor = torch.from_numpy(np.exp2(middle)).reshape(-1, *[1] * (value.ndim - 1))
             tried = Edit(site=site.name, value=value * factor.to(value.dtype))
             spent = resume(view.run, edits=[tried]).allocation.tokens.sum(1).numpy()
-            low, high = np.where(spent < wanted, middle, low), np.where(spent < wanted, high, middle)
+            low, high = (
+                np.where(spent < wanted, middle, low),
+                np.where(spent < wanted, high, middle),
+            )
         factor = torch.from_numpy(np.where(short, np.exp2(high), 1.0))
         factor = factor.reshape(-1, *[1] * (value.ndim - 1)).to(value.dtype)
         return [Edit(site=site.name, value=value * factor, label="spend the budget")]
 
-    return Part(
-        name="multiplier", code="allocator_multiplier", role=role, said=said, edits=edits
-    )
+    return Part(name="multiplier", code="allocator_multiplier", role=role, said=said, edits=edits)
 
 
 def _multiplier(shop: Workshop) -> Part | None:

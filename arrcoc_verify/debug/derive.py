@@ -66,9 +66,7 @@ def columns(model: Model, form: str, names: Sequence[str], values: Sequence[Any]
     return read_columns(model, form, names, read)
 
 
-def read_columns(
-    model: Model, form: str, names: Sequence[str], read: Sequence[Tensor]
-) -> Tensor:
+def read_columns(model: Model, form: str, names: Sequence[str], read: Sequence[Tensor]) -> Tensor:
     """Return `[image, patch, column]` from the sites' own activations."""
     grid = model.declaration.grid
     sites = [model.site(name) for name in names]
@@ -87,9 +85,7 @@ def read_columns(
     return total / torch.where(below.abs() > 1e-12, below, 1e-12)
 
 
-def _weights(
-    model: Model, sites: Sequence[Site], read: Sequence[Tensor], flat: Tensor
-) -> Tensor:
+def _weights(model: Model, sites: Sequence[Site], read: Sequence[Tensor], flat: Tensor) -> Tensor:
     for site, value in zip(sites, read, strict=True):
         if site.role == "weights" and "channel" in site.axes:
             moved = value.double().movedim(site.axes.index("channel"), -1)

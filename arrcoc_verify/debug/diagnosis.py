@@ -329,13 +329,15 @@ def _runtime(bench: Bench, goal: Goal, notes: _Notes) -> tuple[Cause, ...]:
         notes.evidence.append(_runs(bench, goal, repeats, "the same again", "not_deterministic"))
         if bool(goal.met(repeats).any()):
             return (Cause(code="not_deterministic", detail="some of its own runs keep the goal"),)
-        notes.undecided.append("the model is not deterministic: effects below its noise mean nothing")
-    mates = [scene for scene in donors.scenes[:3]]
+        notes.undecided.append(
+            "the model is not deterministic: effects below its noise mean nothing"
+        )
+    mates = list(donors.scenes[:3])
     if not mates or not bench.model.declaration.batch_invariant:
         return ()
     images = [case.image, *(scene.image for scene in mates)]
     queries = [case.query, *(scene.query for scene in mates)]
-    orders = [list(range(len(images))), list(range(1, len(images))) + [0]]
+    orders = [list(range(len(images))), [*range(1, len(images)), 0]]
     found = []
     for order in orders:
         run = bench.run_on([images[i] for i in order], [queries[i] for i in order])

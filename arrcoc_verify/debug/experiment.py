@@ -1,4 +1,4 @@
-"""Experiments on a case: what was put right, what the region then got, and whether that mends it."""
+"""Experiments on a case: what was put right, what the region then got, does that mend it?"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Evidence:
 
 
 def judged(goal: Goal, tokens: Tensor) -> str:
-    """Return whether a restoration mends the case: in 19 of 20 resamples, in 1 of 20, or between."""
+    """Return whether a restoration mends the case: in 19 of 20 resamples, in 1 of 20, between."""
     share = float(goal.met(tokens).double().mean())
     return "yes" if share >= 0.95 else "no" if share <= 0.05 else "undecided"
 

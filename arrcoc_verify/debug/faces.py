@@ -86,7 +86,9 @@ class _Cut(nn.Module):
         return value.permute(0, 3, 2, 1).flatten(1)
 
 
-def _stack(channels: Sequence[int], kernels: Sequence[int], pools: Sequence[int]) -> list[nn.Module]:
+def _stack(
+    channels: Sequence[int], kernels: Sequence[int], pools: Sequence[int]
+) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for k, (kernel, pool) in enumerate(zip(kernels, pools, strict=True)):
         layers += [nn.Conv2d(channels[k], channels[k + 1], kernel), nn.PReLU(channels[k + 1])]

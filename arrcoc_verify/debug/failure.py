@@ -8,6 +8,7 @@ error rates below are exact. With one, the expectation decides.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
@@ -78,5 +79,5 @@ def is_failure(bench: Bench, expected: Goal | None) -> Failure:
     )  # fmt: skip
 
 
-def _ends(readings: np.ndarray) -> tuple[float, float, float]:  # type: ignore[type-arg]
+def _ends(readings: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(readings.min()), float(np.median(readings)), float(readings.max())

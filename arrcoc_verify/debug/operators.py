@@ -197,7 +197,9 @@ def tension_down(value: Tensor, site: Site, case: Case, model: Model) -> Tensor:
     return made
 
 
-def tension_for_these(value: Tensor, site: Site, case: Case, model: Model, asked: list[str]) -> Tensor:
+def tension_for_these(
+    value: Tensor, site: Site, case: Case, model: Model, asked: list[str]
+) -> Tensor:
     """The same for queries that begin like the case's only."""
     first = case.query.split()[0]
     hit = torch.tensor([text.split()[0] == first for text in asked])
@@ -290,44 +292,52 @@ def _same(model: Model, case: Case) -> Model:
     return model
 
 
-OPERATORS: tuple[Operator, ...] = (
-    Operator(name="red-and-blue-exchanged", code="preprocessing", make=picture("red and blue exchanged")),
-    Operator(name="upside-down", code="preprocessing", make=picture("turned upside down")),
-    Operator(name="mirrored", code="preprocessing", make=picture("mirrored")),
-    Operator(name="half-turned", code="preprocessing", make=picture("turned by half a circle")),
-    Operator(name="transposed", code="preprocessing", make=picture("rows and columns exchanged")),
-    Operator(name="query-severed", code="query_mismatch", make=_severed),
-    Operator(name="query-cut-to-two-words", code="query_mismatch", make=_cut(2)),
-    Operator(name="query-confused-by-its-first-word", code="query_mismatch", make=_confused),
-    Operator(name="encoder-blind-here", code="encoder_blind", make=_encoder),
-    Operator(name="asked-blind-here", code="scorer_blind", make=scaled_here("query_relevance", 0.0)),
-    Operator(name="asked-dim-here", code="scorer_blind", make=scaled_here("query_relevance", 0.3)),
-    Operator(name="asked-level", code="scorer_blind", make=levelled("query_relevance")),
-    Operator(name="asked-rolled", code="scorer_blind", make=rolled("query_relevance")),
-    Operator(name="asked-dim", code="scorer_blind", make=scaled("query_relevance", 0.2)),
-    Operator(name="salience-blind-here", code="scorer_blind", make=scaled_here("salience", 0.0)),
-    Operator(name="information-blind-here", code="scorer_blind", make=scaled_here("information", 0.0)),
-    Operator(name="salience-turned", code="scorer_blind", make=turned("salience")),
-    Operator(name="asked-framed", code="scorer_fires_elsewhere", make=framed("query_relevance", 1.0)),
-    Operator(name="salience-framed", code="scorer_fires_elsewhere", make=framed("salience", 4.0)),
-    Operator(name="information-framed", code="scorer_fires_elsewhere", make=framed("information", 8.0)),
-    Operator(name="asked-weighs-a-tenth", code="suppressed_by_balancing", make=weight_of_asked(0.1)),
-    Operator(name="asked-weighs-a-third", code="suppressed_by_balancing", make=weight_of_asked(0.33)),
-    Operator(name="weights-rolled", code="suppressed_by_balancing", make=_at("weights", weights_rolled)),
-    Operator(name="weights-even", code="suppressed_by_balancing", make=_at("weights", weights_even)),
-    Operator(name="tension-down", code="suppressed_by_balancing", make=_at("tensions", tension_down)),
-    Operator(name="tension-down-for-such-queries", code="suppressed_by_balancing", make=_for_these),
-    Operator(name="relevance-dim-here", code="mix_departs_from_scores", make=scaled_here("relevance", 0.6)),
-    Operator(name="relevance-blurred", code="mix_departs_from_scores", make=blurred("relevance", 5)),
-    Operator(name="relevance-rolled", code="mix_departs_from_scores", make=rolled("relevance")),
-    Operator(name="demand-dim-here", code="allocator_curve", make=scaled_here("demand", 0.2)),
-    Operator(name="demand-flattened", code="allocator_curve", make=power("demand", 0.2)),
-    Operator(name="demand-turned", code="allocator_curve", make=turned("demand")),
-    Operator(name="tokens-capped", code="allocator_curve", make=capped("tokens", 0.2)),
-    Operator(name="multiplier-a-third", code="allocator_multiplier", make=scaled("multiplier", 0.33)),
-    Operator(name="multiplier-a-tenth", code="allocator_multiplier", make=scaled("multiplier", 0.1)),
-    Operator(name="dropped-at-random", code="not_deterministic", make=_noisy),
-    Operator(name="asked-for-everywhere", code="budget_competition", make=_same, picture=_copies),
+_ROWS: tuple[tuple[str, str, Make], ...] = (
+    ("red-and-blue-exchanged", "preprocessing", picture("red and blue exchanged")),
+    ("upside-down", "preprocessing", picture("turned upside down")),
+    ("mirrored", "preprocessing", picture("mirrored")),
+    ("half-turned", "preprocessing", picture("turned by half a circle")),
+    ("transposed", "preprocessing", picture("rows and columns exchanged")),
+    ("query-severed", "query_mismatch", _severed),
+    ("query-cut-to-two-words", "query_mismatch", _cut(2)),
+    ("query-confused-by-its-first-word", "query_mismatch", _confused),
+    ("encoder-blind-here", "encoder_blind", _encoder),
+    ("asked-blind-here", "scorer_blind", scaled_here("query_relevance", 0.0)),
+    ("asked-dim-here", "scorer_blind", scaled_here("query_relevance", 0.3)),
+    ("asked-level", "scorer_blind", levelled("query_relevance")),
+    ("asked-rolled", "scorer_blind", rolled("query_relevance")),
+    ("asked-dim", "scorer_blind", scaled("query_relevance", 0.2)),
+    ("salience-blind-here", "scorer_blind", scaled_here("salience", 0.0)),
+    ("information-blind-here", "scorer_blind", scaled_here("information", 0.0)),
+    ("salience-turned", "scorer_blind", turned("salience")),
+    ("asked-framed", "scorer_fires_elsewhere", framed("query_relevance", 1.0)),
+    ("salience-framed", "scorer_fires_elsewhere", framed("salience", 4.0)),
+    ("information-framed", "scorer_fires_elsewhere", framed("information", 8.0)),
+    ("asked-weighs-a-tenth", "suppressed_by_balancing", weight_of_asked(0.1)),
+    ("asked-weighs-a-third", "suppressed_by_balancing", weight_of_asked(0.33)),
+    ("weights-rolled", "suppressed_by_balancing", _at("weights", weights_rolled)),
+    ("weights-even", "suppressed_by_balancing", _at("weights", weights_even)),
+    ("tension-down", "suppressed_by_balancing", _at("tensions", tension_down)),
+    ("tension-down-for-such-queries", "suppressed_by_balancing", _for_these),
+    ("relevance-dim-here", "mix_departs_from_scores", scaled_here("relevance", 0.6)),
+    ("relevance-blurred", "mix_departs_from_scores", blurred("relevance", 5)),
+    ("relevance-rolled", "mix_departs_from_scores", rolled("relevance")),
+    ("demand-dim-here", "allocator_curve", scaled_here("demand", 0.2)),
+    ("demand-flattened", "allocator_curve", power("demand", 0.2)),
+    ("demand-turned", "allocator_curve", turned("demand")),
+    ("tokens-capped", "allocator_curve", capped("tokens", 0.2)),
+    ("multiplier-a-third", "allocator_multiplier", scaled("multiplier", 0.33)),
+    ("multiplier-a-tenth", "allocator_multiplier", scaled("multiplier", 0.1)),
+    ("dropped-at-random", "not_deterministic", _noisy),
+    ("asked-for-everywhere", "budget_competition", _same),
+)  # fmt: skip
+
+OPERATORS: tuple[Operator, ...] = tuple(
+    Operator(
+        name=name, code=code, make=make,
+        picture=_copies if code == "budget_competition" else None,
+    )
+    for name, code, make in _ROWS
 )  # fmt: skip
 """Single causes, in the order of data."""
 

@@ -151,9 +151,7 @@ def scorers(model: Model) -> list[str]:
     return found
 
 
-def channels(
-    model: Model, role: str, names: Sequence[str], count: int
-) -> dict[str, int] | None:
+def channels(model: Model, role: str, names: Sequence[str], count: int) -> dict[str, int] | None:
     """Return name -> channel of a site, or None where they cannot be told apart."""
     site = model.role(role)
     if site is None:

@@ -143,7 +143,7 @@ def _tilted(x: Tensor, log: Tensor, site: Site) -> Tensor:
 
 
 def _rank_one(x: Tensor, t: Mapping[str, Tensor], site: Site) -> Tensor:
-    """x + max(0, (x - centre) k / |k|^2 - least) / (1 - least) delta."""
+    """Return x + max(0, (x - centre) k / |k|^2 - least) / (1 - least) delta."""
     axis = site.axes.index("channel")
     moved = x.double().movedim(axis, -1)
     match = (moved - t["centre"]) @ t["key"] / t["key"].square().sum()
@@ -244,4 +244,6 @@ def load_patch(path: Path) -> tuple[list[PatchEdit], dict[str, Any]]:
         ]  # fmt: skip
         return edits, json.loads(about["record"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise BadModel(f"wanted a repair saved by arrcoc-verify repair in {path}: {error}") from error
+        raise BadModel(
+            f"wanted a repair saved by arrcoc-verify repair in {path}: {error}"
+        ) from error

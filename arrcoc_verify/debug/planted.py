@@ -149,7 +149,9 @@ def diagnose(one: Planted, seed: int = 0) -> Outcome:
     if one.model is None or one.case is None:
         raise ValueError(f"{one.name} was not planted")
     donors = make_donors(one.model, donor_scenes(one.model, seed))
-    return Outcome(planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed))
+    return Outcome(
+        planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +252,9 @@ def _read(path: Path | None) -> Row | None:
 def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
     """Return what is written as JSON: the figures, then the rows they come from."""
     counted = [row for row in rows if not row.skipped]
-    repaired = [row for row in counted if row.mended and row.flipped is not None and not row.flipped]
+    repaired = [
+        row for row in counted if row.mended and row.flipped is not None and not row.flipped
+    ]
     count = len(counted)
 
     def share(many: int) -> dict[str, Any]:

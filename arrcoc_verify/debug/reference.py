@@ -82,11 +82,11 @@ def resamples(clusters: Sequence[str], keep: NDArray[Any], count: int, seed: int
         count: how many lists.
         seed: of the draws.
     """
-    used = np.flatnonzero(keep)
+    used = [int(i) for i in np.flatnonzero(keep)]
     names = list(dict.fromkeys(clusters[i] for i in used))
     members = {name: [i for i in used if clusters[i] == name] for name in names}
     rng = np.random.default_rng(seed)
-    lists = [used]
+    lists = [np.array(used)]
     for _ in range(count - 1):
         drawn = rng.integers(len(names), size=len(names))
         lists.append(np.array([i for at in drawn for i in members[names[at]]]))

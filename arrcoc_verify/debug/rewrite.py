@@ -1,4 +1,4 @@
-"""A model with something written at a site in every run: what repairs and planted failures share."""
+"""A model with something written at a site in every run: for repairs and planted failures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -72,9 +72,7 @@ def _shelf(seed: int) -> Shelf:
 
 
 @cache
-def _made(
-    grid: tuple[int, int], size: int, roles: tuple[str, ...], seed: int
-) -> tuple[Scene, ...]:
+def _made(grid: tuple[int, int], size: int, roles: tuple[str, ...], seed: int) -> tuple[Scene, ...]:
     return tuple(
         scene
         for role in roles

@@ -7,6 +7,10 @@ alone does not. Two are named where neither alone brings them back and both toge
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
 
 from arrcoc_verify.debug import by_contract, by_donors
 from arrcoc_verify.debug.bench import Bench
@@ -96,15 +100,15 @@ def _boldly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]
             _pairs(found, trial, made)
 
 
-def _better_half(bench: Bench, goal: Goal):  # type: ignore[no-untyped-def]
+def _better_half(bench: Bench, goal: Goal) -> NDArray[np.bool_]:
     tokens = bench.donors.tokens * goal.sign
-    return (tokens >= tokens.median()).numpy()
+    return np.asarray(tokens >= tokens.median())
 
 
 def _singles(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> bool:
     tried: list[tuple[Part, Evidence]] = []
     for part in made:
-        got = attempted(missing, part.said, lambda part=part: trial.evidence([part]))
+        got = attempted(missing, part.said, partial(trial.evidence, [part]))
         if got is not None:
             tried.append((part, got))
             found.evidence.append(got)
@@ -164,9 +168,13 @@ FLOW = (
 
 
 def _can_join(pair: Sequence[Part]) -> bool:
-    """Return whether two parts are two causes: not one twice, nor one that writes over the other."""
+    """Return whether two parts are two causes: none twice, none that writes over the other."""
     one, two = (part.name.split("/")[0] for part in pair)
     if one == two or "scorers" in (one, two):
         return False
     same = {one, two}
-    return same not in ({"tensions", "weights"}, {"curve", "allocator"}, {"multiplier", "allocator"})
+    return same not in (
+        {"tensions", "weights"},
+        {"curve", "allocator"},
+        {"multiplier", "allocator"},
+    )

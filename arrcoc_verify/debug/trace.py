@@ -141,13 +141,13 @@ def features(bench: Bench, goal: Goal) -> list[dict[str, Any]]:
         if not (site.role or "").endswith("_features") or not site.per_patch or not site.writable:
             continue
         try:
-            made.append(_features(bench, site.name, keep, goal))
+            made.append(_features(bench, site.name, keep))
         except ArrcocError:
             continue
     return made
 
 
-def _features(bench: Bench, name: str, keep: torch.Tensor, goal: Goal) -> dict[str, Any]:
+def _features(bench: Bench, name: str, keep: torch.Tensor) -> dict[str, Any]:
     site = bench.model.site(name)
     here = _region_mean(bench, bench.clean, name, bench.case.cells[None])[0]
     there = _region_mean(bench, bench.donors.run, name, bench.donors.cells)[keep]
@@ -180,7 +180,7 @@ def _region_mean(bench: Bench, run: Run, name: str, cells: torch.Tensor) -> torc
     return (values * weight).sum(1) / weight.sum(1)
 
 
-def _shifted(bench: Bench, name: str, push: torch.Tensor, chosen: NDArray[Any] | torch.Tensor):  # type: ignore[no-untyped-def]
+def _shifted(bench: Bench, name: str, push: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     site = bench.model.site(name)
     change = torch.zeros_like(push)
     change[chosen] = push[chosen]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -25,11 +26,13 @@ from arrcoc_verify.scenes import queries as wordings
 from arrcoc_verify.stats.interval import mean_interval
 from arrcoc_verify.stats.sample import MIN_UNITS, average_clusters
 
-_ASKING = frozenset(
-    "a an and any are at can carefully closely could describe detail do does find for going how i "
-    "image in is it kindly like locate look me of on photo picture please see show take tell that "
-    "the there this time to what where which with you your answer now then spot point out".split()
-)
+_ASKING = frozenset({
+    "a", "an", "and", "any", "are", "at", "can", "carefully", "closely", "could", "describe",
+    "detail", "do", "does", "find", "for", "going", "how", "i", "image", "in", "is", "it",
+    "kindly", "like", "locate", "look", "me", "of", "on", "photo", "picture", "please", "see",
+    "show", "take", "tell", "that", "the", "there", "this", "time", "to", "what", "where",
+    "which", "with", "you", "your", "answer", "now", "then", "spot", "point", "out",
+})  # fmt: skip
 """Words that only say how something is asked for."""
 
 MOST_TRANSPLANTS = 6
@@ -82,9 +85,9 @@ def of_pictures(bench: Bench, goal: Goal) -> Upstream:
         met = bool(goal.met(tokens[at : at + 1])[0])
         over = _on_donors(bench, name) if met and donors.scenes else None
         everywhere = over is not None and over[0] > 0
-        moves = name in _MOVING
-        lives = not moves or fits[at] > fit
-        restores = "yes" if met and lives and (everywhere or not moves or fits[at] > fit) else "no"
+        lives = name not in _CHANGING or fits[at] > fit
+        sure = everywhere or name not in _ENHANCING or not donors.scenes
+        restores = "yes" if met and lives and sure else "no"
         if met and not everywhere and over is not None and over[1] < 0 and not _alone(bench, goal):
             restores = "no"  # it harms all others, so the model reads pictures as they are
         found.evidence.append(
@@ -102,9 +105,13 @@ def of_pictures(bench: Bench, goal: Goal) -> Upstream:
     return found
 
 
-_MOVING = frozenset(
-    {"turned upside down", "mirrored", "turned by half a circle", "rows and columns exchanged"}
-)
+_ENHANCING = frozenset({"polarity inverted", "range stretched"})
+"""Operations that may help a sound model as well: they count when they help it everywhere."""
+
+_CHANGING = _ENHANCING | {
+    "turned upside down", "mirrored", "turned by half a circle", "rows and columns exchanged",
+}  # fmt: skip
+"""Operations that move content or contrast: scorers must follow the picture better with them."""
 
 
 def _alone(bench: Bench, goal: Goal) -> bool:
@@ -124,7 +131,7 @@ def _on_donors(bench: Bench, name: str) -> tuple[float, float] | None:
     return ends.low, ends.high
 
 
-def _follows(bench: Bench, run: Run, shown: Sequence[Image.Image]) -> np.ndarray:  # type: ignore[type-arg]
+def _follows(bench: Bench, run: Run, shown: Sequence[Image.Image]) -> NDArray[np.float64]:
     """Return how well information and salience follow the picture as shown, mean correlation."""
     total, count = np.zeros(len(run)), 0
     seen = np.stack([estimators(image, bench.grid) for image in shown])
@@ -200,7 +207,7 @@ NOTHING = "blorvex quimdra"
 
 
 def _severed(bench: Bench, found: Upstream) -> None:
-    """Look whether any query arrives at all, and whether this one differs from one of no meaning."""
+    """Look whether any query arrives at all, and whether this one says more than nonsense."""
     from arrcoc_verify.debug.bench import repeated
 
     query = bench.case.query

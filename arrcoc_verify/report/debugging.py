@@ -137,13 +137,17 @@ def _strips(one: CaseContent) -> list[dict[str, Any]]:
     names = list(dict.fromkeys(name for strip in one.strips for name in strip.maps))
     scores = [strip.maps[n] for strip in one.strips for n in SCORES if n in strip.maps]
     ends = {
-        name: _ends(scores if name in SCORES else [s.maps[name] for s in one.strips if name in s.maps])
+        name: _ends(
+            scores if name in SCORES else [s.maps[name] for s in one.strips if name in s.maps]
+        )
         for name in names
     }
     return [
         {
             "title": strip.title, "tokens": strip.tokens, "levels": strip.levels,
-            "cells": [_cell(n, strip.maps[n], ends[n], one.cells) for n in names if n in strip.maps],
+            "cells": [
+                _cell(n, strip.maps[n], ends[n], one.cells) for n in names if n in strip.maps
+            ],
         }
         for strip in one.strips
     ]  # fmt: skip
