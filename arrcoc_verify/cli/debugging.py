@@ -113,18 +113,18 @@ def show(found: Any) -> None:
     out.print(table("Along the way", columns, rows))
     tried = sorted(found.evidence, key=lambda one: (one.restores != "yes", -abs(one.effect)))
     rows = [
-        (one.experiment, one.code, signed(round(one.effect, 1)),
+        (one.code.replace("+", " and "), signed(round(one.effect, 1)),
          f"[{number(round(one.interval[0], 1))}, {number(round(one.interval[1], 1))}]",
-         number(round(one.tokens, 1)), one.restores)
+         number(round(one.tokens, 1)), one.restores, one.experiment)
         for one in tried[:_MOST]
     ]  # fmt: skip
     if rows:
-        names = ("put right", "speaks for", "#effect", "#interval", "#tokens", "restores")
+        names = ("speaks for", "#effect", "#interval", "#tokens", "restores", "put right")
         out.print(table("Experiments", names, rows))
     if found.ruled_out:
         line(f"Ruled out: {', '.join(found.ruled_out)}")
     for text in found.undecided:
-        line(f"Undecided: {text}")
+        line(text if failure.answer == "no" else f"Undecided: {text}")
     for text in found.not_run:
         line(f"Not run: {text}")
 
@@ -215,15 +215,15 @@ def _repair_code(found: Any, made: Any) -> int:
 
 def _show_repairs(rows: Any, confirmed: str) -> None:
     shown = [
-        (row["said"], str(row["numbers"]), number(round(row["case_tokens_before"], 1)),
+        (str(row["numbers"]), number(round(row["case_tokens_before"], 1)),
          number(round(row["case_tokens_after"], 1)), "yes" if row["mends"] else "no",
          f"{row['similar_mended']} of {row['similar_failing']}",
          "not run" if row["flipped_verdicts"] is None else str(len(row["flipped_verdicts"])),
-         number(row["collateral"]))
+         number(row["collateral"]), row["said"])
         for row in rows[:_MOST]
     ]  # fmt: skip
-    columns = ("edit", "#numbers", "#before", "#after", "mends", "similar mended",
-               "#verdicts worse", "#moved elsewhere")  # fmt: skip
+    columns = ("#numbers", "#before", "#after", "mends", "similar mended", "#verdicts worse",
+               "#moved elsewhere", "edit")  # fmt: skip
     if shown:
         console().print(table("Repairs", columns, shown))
     if confirmed:

@@ -317,8 +317,10 @@ def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
     one = torch.zeros_like(change)
     place = int(change.abs().argmax())
     one[place] = change[place]
-    for bias, said in ((one, f"channel {place} of {site.name} by {float(change[place]):+.2g}"),
-                       (change, f"{site.name} by {[round(c, 2) for c in change.tolist()]}")):  # fmt: skip
+    for bias, said in (
+        (one, f"channel {place} of {site.name} by {float(change[place]):+.2g}"),
+        (change, f"{site.name} by {[round(c, 2) for c in change.tolist()]}"),
+    ):
         made.append(PatchEdit(kind="bias", target=site.name, said=said,
                               tensors={"bias": bias, **push}))  # fmt: skip
     return made

@@ -265,7 +265,7 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
     first = sum(row.cause_first for row in counted)
-    judged = [row for row in counted if row.flipped is not None or not row.mended]
+    judged = all(row.flipped is not None or not row.mended for row in counted)
     return {
         "model": model, "seed": seed, "n": count,
         "cause_first": first / count if count else None,
@@ -274,7 +274,7 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
             "cause first": share(first),
             "exactly the planted causes": share(sum(row.all_named for row in counted)),
             "case mended": share(sum(row.mended for row in counted)),
-            "mended, no verdict worse": share(len(repaired)),
+            **({"mended, no verdict worse": share(len(repaired))} if judged else {}),
         },
         "not_counted": [{"name": r.name, "reason": r.skipped} for r in rows if r.skipped],
         "rows": [asdict(row) for row in rows],
