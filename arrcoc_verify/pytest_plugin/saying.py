@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from arrcoc_verify.errors import ArrcocError, BadConfig
-from arrcoc_verify.pytest_plugin import options
+from arrcoc_verify.pytest_plugin import looking, options
 from arrcoc_verify.pytest_plugin.marker import MARK, claims_of
 from arrcoc_verify.pytest_plugin.state import MADE, Session, session_of
 from arrcoc_verify.verdict import Outcome, Verdict, to_json
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 SAME = ("model", "images", "profile", "seed", "device", "confidence", "per_cluster")
 """Settings that a replay repeats."""
+
+FAILS = (Outcome.REFUTED, Outcome.INCONCLUSIVE)
+"""Verdicts that speak of the model and end a test."""
 
 
 class ClaimFailed(AssertionError):
@@ -99,9 +102,13 @@ class Arrcoc:
     ) -> Verdict:
         """In one picture, a region gets so many tokens a patch; region in pixels x, y, w, h."""
         __tracebackhide__ = True
-        return self.say(
-            lambda e: e.region_gets(image, query, region, at_least=at_least, at_most=at_most)
-        )
+        return self._end(
+            lambda e: e.region_gets(image, query, region, at_least=at_least, at_most=at_most),
+            lambda verdict: looking.command(
+                self._session, self._item.config, verdict, image,
+                looking.bound(verdict, at_least, at_most),
+            ),
+        )  # fmt: skip
 
     def say(self, judge: "Callable[[Experiment], Verdict]") -> Verdict:
         """Judge a claim of any kind; the test goes on only if it holds.
@@ -111,6 +118,14 @@ class Arrcoc:
             ClaimInvalid: it could not be judged.
             BadConfig: the test makes more claims than it says.
         """
+        __tracebackhide__ = True
+        return self._end(
+            judge, lambda verdict: looking.command(self._session, self._item.config, verdict)
+        )
+
+    def _end(
+        self, judge: "Callable[[Experiment], Verdict]", look: Callable[[Verdict], str]
+    ) -> Verdict:
         __tracebackhide__ = True
         self._require_room()
         try:
@@ -122,7 +137,8 @@ class Arrcoc:
         verdict = dataclasses.replace(verdict, worst=worst)
         self.verdicts.append(verdict)
         self._item.user_properties.append((f"arrcoc.{verdict.id}", _property(verdict)))
-        end(verdict, finding(verdict, command), self._patience())
+        closer = look(verdict) if verdict.outcome in FAILS else ""
+        end(verdict, finding(verdict, command, closer), self._patience())
         return verdict
 
     def _require_room(self) -> None:
@@ -150,7 +166,7 @@ def end(verdict: Verdict, text: str, inconclusive: str) -> None:
         pytest.skip(f"not applicable: {verdict.reason}")
     if outcome is Outcome.INCONCLUSIVE and inconclusive == "skip":
         pytest.skip(f"inconclusive: {verdict.reason}")
-    if outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE):
+    if outcome in FAILS:
         raise ClaimFailed(verdict, text)
     raise ClaimInvalid(verdict, text)
 
@@ -162,11 +178,18 @@ def _waived(verdict: Verdict) -> bool:
     return verdict.waiver is not None and today <= verdict.waiver.expires
 
 
-def finding(verdict: Verdict, command: str) -> str:
-    """Return the message of a failure, in the order in which every view says a finding."""
+def finding(verdict: Verdict, command: str, closer: str = "") -> str:
+    """Return the message of a failure, in the order in which every view says a finding.
+
+    Args:
+        verdict: what came out.
+        command: what judges the claim again.
+        closer: what debugs its worst case, or "".
+    """
     from arrcoc_verify.report.junit import detail
 
     lines = [*detail(verdict).splitlines()[:-1], f"{'replay':<9} {command}"]
+    lines += [f"{'debug':<9} {closer}"] if closer else []
     head = f"{verdict.id} {verdict.outcome.value}: {verdict.reason}"
     return "\n".join([head, *(f"  {text}" for text in lines)])
 

@@ -42,12 +42,13 @@ def installed():
 def judge(pytester):
     """Run a user's file; returns pytest's result."""
 
-    def run(source, *options, router="sound", per_cluster=1):
+    def run(source, *options, router="sound", per_cluster=1, cache=False):
         if source:
             pytester.makepyfile(test_mine=source)
         plugin = [] if installed() else ["-p", "arrcoc_verify.pytest_plugin"]
         model = [f"--arrcoc-model={ROUTERS}:{router}"] if router else []
         size = [f"--arrcoc-per-cluster={per_cluster}"] if router else []
-        return pytester.runpytest(*plugin, "-p", "no:cacheprovider", *model, *size, *options)
+        kept = [] if cache else ["-p", "no:cacheprovider"]
+        return pytester.runpytest(*plugin, *kept, *model, *size, *options)
 
     return run

@@ -2,12 +2,14 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 HOLDS = """
     def test_relevance_causes_tokens(arrcoc):
@@ -145,6 +147,24 @@ def test_one_picture_and_query_can_be_held_to_a_number(judge):
 
     result.assert_outcomes(passed=1, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*wanted a box inside the image of 256x256 pixels*"])
+    [line] = [line for line in result.outlines if re.match(r"E +debug", line)]
+    assert "one.png --model" in line
+    assert "--query 'the orange box' --region 128,128,64,64 --expect '>=200'" in line
+
+
+def test_a_failed_claim_names_the_command_that_debugs_its_worst_case(judge):
+    result = judge(REFUTED, cache=True)
+
+    [line] = [line for line in result.outlines if re.match(r"E +debug", line)]
+    words = shlex.split(re.sub(r"^E +debug", "", line))
+    assert ["arrcoc-verify", "debug"] == words[:2]
+    with Image.open(words[2]) as picture:
+        width, height = picture.size
+    x, y, wide, high = map(int, words[words.index("--region") + 1].split(","))
+    assert 0 <= x < x + wide <= width
+    assert 0 <= y < y + high <= height
+    [worst] = [line for line in result.outlines if re.match(r"E +worst", line)]
+    assert words[words.index("--query") + 1] in worst
 
 
 def test_own_claims_of_every_kind_can_be_said(judge):

@@ -1,0 +1,296 @@
+"""The commands that debug one failed allocation, repair it, and sort many of them."""
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arrcoc_verify.cli.output import console, line, table, warn, write_json
+from arrcoc_verify.cli.reading import settled
+from arrcoc_verify.config import REFERENCE
+from arrcoc_verify.errors import BadRegion
+from arrcoc_verify.report.text import number, signed
+
+_MOST = 14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a command was asked to look at.
+
+    Attributes:
+        image: file.
+        query: text.
+        region: "x,y,w,h" or None.
+        label: such as `face`, or None.
+        mask: file, or None.
+        expect: such as ">=256", or None.
+        against: another picture or query, or None.
+        donors: CSV or COCO json of regions to compare with, or None.
+    """
+
+    image: Path
+    query: str
+    region: str | None = None
+    label: str | None = None
+    mask: Path | None = None
+    expect: str | None = None
+    against: str | None = None
+    donors: Path | None = None
+
+
+def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
+    """Debug one case; 0 when it is no failure, 1 when it is, 3 when that is undecided."""
+    from arrcoc_verify.debug import page
+
+    found = diagnosed(given, asked)
+    show(found)
+    content = found.to_json() | {"command": shlex.join(["arrcoc-verify", *sys.argv[1:]])}
+    write_json(json, content)
+    out = given.get("out")
+    if out is not None:
+        line(f"page: {page.write_page([found], Path(out), content['command'])}")
+    return {"no": 0, "yes": 1}.get(found.failure.answer, 3)
+
+
+def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
+    """Return the diagnosis of one case, from what the command line says."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug.case import make_case, parse_goal, read_mask
+    from arrcoc_verify.debug.diagnosis import debug as diagnose
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    goal = parse_goal(asked.expect) if asked.expect else None
+    model = load(config.model or REFERENCE)
+    mask = read_mask(asked.mask) if asked.mask else None
+    if asked.region and asked.mask:
+        raise BadRegion("wanted --region or --mask, got both: leave one out")
+    case = make_case(
+        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask
+    )
+    if case.note:
+        warn(f"note: {case.note}")
+    donors = _donors(model, asked.donors, asked.against, config.seed)
+    query = asked.against if asked.against and not Path(asked.against).is_file() else ""
+    return diagnose(model, case, goal, donors=donors, against=query or "", seed=config.seed)
+
+
+def _donors(model: Any, path: Path | None, against: str | None, seed: int) -> Any:
+    """Return donors from a table, with the user's other picture as context; None for ours."""
+    from arrcoc_verify.debug.bench import make_donors
+    from arrcoc_verify.scenes import load as loading
+
+    if path is None:
+        if against and Path(against).is_file():
+            warn("note: a picture to compare with needs a region: name it in a CSV by --donors")
+        return None
+    rows, columns = model.declaration.grid
+    size = max(model.declaration.image_size)
+    found = loading.load(path, grid=(rows, columns), size=size, seed=seed)
+    return make_donors(model, found.scenes)
+
+
+def show(found: Any) -> None:
+    """Print a diagnosis in the order of its questions."""
+    failure, out = found.failure, console()
+    line(f"{found.case.name}, asked {found.case.query!r}")
+    line(f"Is it a failure? {failure.answer}: {failure.reason}")
+    for cause in found.causes:
+        from arrcoc_verify.debug.causes import MEANING
+
+        where = f" at {cause.site}" if cause.site else ""
+        line(f"Cause: {cause.code} ({cause.stage}){where}: {MEANING[cause.code]}; {cause.detail}")
+    if failure.answer == "yes" and not found.causes:
+        line("Cause: undecided")
+    rows = [
+        (one.role, one.stage, number(one.region), number(one.rest), number(one.rank),
+         number(one.donors))
+        for one in found.stations
+    ]  # fmt: skip
+    columns = ("map", "stage", "#region", "#elsewhere", "#rank in picture", "#rank of donors")
+    out.print(table("Along the way", columns, rows))
+    tried = sorted(found.evidence, key=lambda one: (one.restores != "yes", -abs(one.effect)))
+    rows = [
+        (one.code.replace("+", " and "), signed(round(one.effect, 1)),
+         f"[{number(round(one.interval[0], 1))}, {number(round(one.interval[1], 1))}]",
+         number(round(one.tokens, 1)), one.restores, one.experiment)
+        for one in tried[:_MOST]
+    ]  # fmt: skip
+    if rows:
+        names = ("speaks for", "#effect", "#interval", "#tokens", "restores", "put right")
+        out.print(table("Experiments", names, rows))
+    if found.ruled_out:
+        line(f"Ruled out: {', '.join(found.ruled_out)}")
+    for text in found.undecided:
+        line(text if failure.answer == "no" else f"Undecided: {text}")
+    for text in found.not_run:
+        line(f"Not run: {text}")
+
+
+def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
+    """Plant failures, debug and repair each; 0 when both targets are met, else 1."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug import planted as planting
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    model = load(config.model or REFERENCE)
+    folder = given.get("out")
+
+    def tell(row: planting.Row) -> None:
+        flips = "" if row.flipped is None else f", {len(row.flipped)} verdicts worse"
+        said = row.skipped or (
+            f"{'right' if row.cause_first else 'WRONG'}: {', '.join(row.named) or 'undecided'}; "
+            f"{'mended' if row.mended else 'not mended'}{flips}"
+        )
+        warn(f"{row.name} ({', '.join(row.planted)}): {said}")
+
+    rows = planting.run(
+        model, None if folder is None else Path(folder), seed=config.seed, suite=suite, tell=tell
+    )
+    found = planting.summary(rows, model.spec or model.name, config.seed)
+    write_json(json, found)
+    figures = [
+        (name, f"{one['count']} of {found['n']}", number(one["share"]),
+         "–" if one["interval"] is None else "[{:.2f}, {:.2f}]".format(*one["interval"]))
+        for name, one in found["figures"].items()
+    ]  # fmt: skip
+    title = f"{model.name}: {found['n']} planted failures, {len(found['not_counted'])} not counted"
+    console().print(table(title, ("figure", "#count", "#share", "95 % interval"), figures))
+    first, mended = found["cause_first"] or 0.0, found["repaired"]
+    return 0 if first >= 0.9 and (mended is None or mended >= 0.8) else 1
+
+
+def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
+    """Find, try and confirm the smallest edits that mend a case; 0 when one is confirmed."""
+    from arrcoc_verify.debug import patching
+    from arrcoc_verify.debug import repair as repairing
+    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+
+    found = diagnosed(given, asked)
+    show(found)
+    suite, seed = bool(given.get("suite", True)), int(given.get("seed") or 0)
+    if suite:
+        warn("screening repairs on the claims that depend on them; this takes minutes")
+    made = repairing.repair(found, screen=Judge(SCREENED, seed) if suite else None, seed=seed)
+    if suite:
+        made = repairing.confirm(made, Judge(CONFIRMED, seed), seed)
+    rows = [one.to_json() for one in made.tried]
+    if made.winner is not None:
+        rows = [
+            made.winner.to_json(),
+            *(r for r in rows if r["said"] != made.winner.to_json()["said"]),
+        ]
+    command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
+    content = {
+        "model": found.model, "image": found.case.name, "query": found.case.query,
+        "cause": found.causes[0].code if found.causes else None, "stage": found.stage,
+        "expected": str(found.failure.goal), "winner": rows[0] if made.winner else None,
+        "confirmed": made.confirmed, "edits": rows, "command": command,
+    }  # fmt: skip
+    write_json(json, content)
+    _show_repairs(rows, made.confirmed)
+    patch = given.get("patch")
+    if patch is not None and made.winner is not None:
+        record = {key: content[key] for key in content if key != "edits"}
+        patching.save_patch(Path(patch), made.winner.edits, record)
+        line(f"repair: {patch}")
+    if given.get("out") is not None:
+        from arrcoc_verify.debug import page
+
+        line(f"page: {page.write_page([found], Path(given['out']), command, repairs=rows)}")
+    return _repair_code(found, made)
+
+
+def _repair_code(found: Any, made: Any) -> int:
+    if found.failure.answer == "no":
+        line("It is no failure, so nothing was repaired.")
+        return 0
+    if made.winner is None:
+        line("No edit was found that mends it.")
+        return 1
+    return 1 if made.winner.flipped_verdicts else 0
+
+
+def _show_repairs(rows: Any, confirmed: str) -> None:
+    shown = [
+        (str(row["numbers"]), number(round(row["case_tokens_before"], 1)),
+         number(round(row["case_tokens_after"], 1)), "yes" if row["mends"] else "no",
+         f"{row['similar_mended']} of {row['similar_failing']}",
+         "not run" if row["flipped_verdicts"] is None else str(len(row["flipped_verdicts"])),
+         number(row["collateral"]), row["said"])
+        for row in rows[:_MOST]
+    ]  # fmt: skip
+    columns = ("#numbers", "#before", "#after", "mends", "similar mended", "#verdicts worse",
+               "#moved elsewhere", "edit")  # fmt: skip
+    if shown:
+        console().print(table("Repairs", columns, shown))
+    if confirmed:
+        line(f"Confirmed on photographs that chose nothing: {confirmed}")
+
+
+def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | None) -> int:
+    """Apply a saved repair to a model and show what a case gets without, with and again without."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug.bench import Bench
+    from arrcoc_verify.debug.case import make_case, read_mask
+    from arrcoc_verify.debug.diagnosis import no_donors
+    from arrcoc_verify.debug.patching import applied, load_patch, weights_edited
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    edits, record = load_patch(patch)
+    model = load(config.model or REFERENCE)
+    mask = read_mask(asked.mask) if asked.mask else None
+    case = make_case(
+        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask
+    )
+    before = Bench(model, case, no_donors())
+    with weights_edited(model, edits):
+        after = Bench(applied(model, edits), case, no_donors())
+        tokens = after.before
+    again = Bench(model, case, no_donors())
+    same = bool((again.clean.allocation.tokens == before.clean.allocation.tokens).all())
+    line(f"repair of {record.get('model')}: {', '.join(edit.said for edit in edits)}")
+    line(f"the region gets {before.before:.4g} tokens per patch, with the repair {tokens:.4g}")
+    line("taken back: " + ("every token is as before" if same else "NOT as before"))
+    write_json(
+        json,
+        {"before": before.before, "after": tokens, "taken_back_exactly": same, "record": record},
+    )
+    return 0 if same else 2
+
+
+def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most: int,
+           *, json: Path | None) -> int:  # fmt: skip
+    """Find the worst allocations of a folder or table, and sort them by cause."""
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.debug import page
+    from arrcoc_verify.debug import triage as sorting
+    from arrcoc_verify.debug.case import parse_goal
+
+    config = settled({key: given.get(key) for key in ("model", "seed")})
+    goal = parse_goal(given["expect"]) if given.get("expect") else None
+    model = load(config.model or REFERENCE)
+    cases, skipped = sorting.cases_of(
+        model, images, query=query, label=label, skip_bad=bool(given.get("skip_bad_rows"))
+    )
+    for text in skipped:
+        warn(f"note: {text}")
+    found = sorting.triage(model, cases, goal, most=most, seed=config.seed)
+    rows = [
+        (one.case.name, one.case.query, number(round(one.failure.tokens, 1)),
+         str(one.failure.goal), one.failure.answer,
+         ", ".join(c.code for c in one.causes) or "undecided", one.stage or "–")
+        for one in found.diagnoses
+    ]  # fmt: skip
+    columns = ("picture", "query", "#tokens", "#expected", "failure", "cause", "stage")
+    console().print(table(f"{len(cases)} regions, the worst {len(rows)} of them", columns, rows))
+    for name, many in found.clusters:
+        line(f"{many} x {name}")
+    write_json(json, found.to_json())
+    command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
+    if given.get("out") is not None and found.diagnoses:
+        title = f"The {len(rows)} worst of {len(cases)} regions, by cause"
+        line(f"page: {page.write_page(found.diagnoses, Path(given['out']), command, title)}")
+    return 1 if any(one.failure.answer == "yes" for one in found.diagnoses) else 0

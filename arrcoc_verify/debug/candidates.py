@@ -1,0 +1,365 @@
+"""Candidates for a repair: the edits that turn values as they are into values as they should be."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from arrcoc_verify.debug import derive
+from arrcoc_verify.debug import reference as ref
+from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.diagnosis import Diagnosis
+from arrcoc_verify.debug.parts import Part, View
+from arrcoc_verify.debug.patching import PatchEdit, applied
+from arrcoc_verify.debug.upstream import wordings_of
+from arrcoc_verify.errors import ArrcocError
+from arrcoc_verify.model import patches_last
+
+KNOTS = 9
+"""Knots of a curve, at most."""
+
+MOST_OF_EACH = 8
+"""Candidates of each of two causes that are tried together."""
+
+Candidate = tuple[PatchEdit, ...]
+"""Edits that are made together: one for each cause."""
+
+
+def propose(found: Diagnosis) -> list[Candidate]:
+    """Return candidates for what a diagnosis named, smallest first."""
+    codes = [cause.code for cause in found.causes]
+    if codes[:1] == ["preprocessing"]:
+        return _of_pictures(found)
+    if codes[:1] == ["query_mismatch"]:
+        return _of_queries(found)
+    lists = [_of_part(found, k) for k in range(len(found.parts))]
+    if not lists or not all(lists):
+        return []
+    if len(lists) > 1:
+        lists = [_closest(found, k, edits)[:MOST_OF_EACH] for k, edits in enumerate(lists)]
+    made: list[Candidate] = [(edit,) for edit in lists[0]]
+    for more in lists[1:]:
+        made = [(*one, edit) for one in made for edit in more]
+    return sorted(made, key=lambda edits: sum(edit.numbers for edit in edits))
+
+
+def _closest(found: Diagnosis, place: int, edits: list[PatchEdit]) -> list[PatchEdit]:
+    """Return edits in the order of how near they come to what the part should give, alone."""
+    bench, part = found.bench, found.parts[place]
+    wanted = _values(bench, part, part.restored(bench, _start(found, place)))
+    if wanted is None:
+        return edits
+
+    def miss(edit: PatchEdit) -> float:
+        try:
+            run = Bench(applied(bench.model, [edit]), found.case, bench.donors).clean
+        except ArrcocError:
+            return float("inf")
+        cells = found.case.cells[None]
+        got = _values(bench, part, View(run=run, cells=cells, draws=[0]))
+        return float("inf") if got is None else float((got[0] - wanted[0]).abs().mean())
+
+    return sorted(edits, key=miss)
+
+
+def _of_pictures(found: Diagnosis) -> list[Candidate]:
+    mending = [e for e in found.evidence if e.part.startswith("picture:") and e.restores == "yes"]
+    names = [e.part.partition(":")[2] for e in sorted(mending, key=lambda e: -abs(e.effect))]
+    return [
+        (PatchEdit(kind="picture", target="images", words={"operation": name},
+                   said=f"every picture {name} before it is read"),)
+        for name in names
+    ]  # fmt: skip
+
+
+def _of_queries(found: Diagnosis) -> list[Candidate]:
+    query = found.case.query
+    made: list[Candidate] = []
+    for text in wordings_of(query, found.case.label):
+        lead = query.partition(text)
+        if lead[1] and len(lead[0]) > 1:
+            said = f"{lead[0]!r} left out of queries"
+            made.append(
+                (PatchEdit(kind="query", target="queries", words={"from": lead[0], "to": ""},
+                           said=said),)
+            )  # fmt: skip
+        said = f"{query!r} read as {text!r}"
+        made.append(
+            (PatchEdit(kind="query", target="queries", words={"from": query, "to": text},
+                       said=said),)
+        )  # fmt: skip
+    return made
+
+
+# Values as they are and as they should be
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Both:
+    """A part's values in case and donors, before and after it is put right."""
+
+    actual: Tensor
+    wanted: Tensor
+    cells: Tensor
+
+
+def _both(found: Diagnosis, place: int, trial_view: View) -> _Both | None:
+    """Return `[example, patch]` (or `[example, channel]`) of the case, then of the donors."""
+    bench, part = found.bench, found.parts[place]
+    rows = [(trial_view, 1)]
+    donors = bench.donors
+    if donors.scenes:
+        rows.append((View(run=donors.run, cells=donors.cells, draws=[0] * len(donors.scenes)),
+                     len(donors.scenes)))  # fmt: skip
+    actual, wanted, cells = [], [], []
+    for view, count in rows:
+        after = part.restored(bench, view)
+        one, two = _values(bench, part, view), _values(bench, part, after)
+        if one is None or two is None:
+            return None
+        actual.append(one[:count])
+        wanted.append(two[:count])
+        cells.append(view.cells[:count])
+    return _Both(actual=torch.cat(actual), wanted=torch.cat(wanted), cells=torch.cat(cells))
+
+
+def _values(bench: Bench, part: Part, view: View) -> Tensor | None:
+    site = bench.model.role(part.role)
+    if site is None:
+        return None
+    if part.role in ("weights", "tensions"):
+        return bench.vector(view.run, part.role)
+    if site.per_patch:
+        return bench.map(view.run, part.role)
+    return view.run[site.name].double().reshape(len(view.run), -1)
+
+
+def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
+    part = found.parts[place]
+    site = found.bench.model.role(part.role)
+    if site is None:
+        return []
+    view = _start(found, place)
+    both = _both(found, place, view)
+    if both is None:
+        return []
+    if part.role in ("weights", "tensions"):
+        return _of_vectors(found, part, both)
+    made = [*_derived(found, part, both, view), *_of_numbers(site.name, both)]
+    if not site.per_patch:
+        return made
+    rank_ones = _rank_ones(found, part)
+    here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
+    return [*made, *rank_ones, *here, *_powers(found, part)]
+
+
+def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:
+    """The same edit in the region's patches only, for a fault that lies at a place."""
+    mask = found.case.cells.double()
+    said = f"{edit.said}, in {int(mask.sum())} patches"
+    return replace(edit, tensors={**edit.tensors, "mask": mask}, said=said)
+
+
+def _powers(found: Diagnosis, part: Part) -> list[PatchEdit]:
+    """Demand as a power of relevance: a curve that the multiplier then pays for."""
+    model = found.bench.model
+    site, related = model.role("demand"), found.bench.map(found.bench.clean, "relevance")
+    form, names = derive.inputs_of(model, "demand")
+    if part.role not in ("demand", "tokens") or site is None or not names or related is None:
+        return []
+    low, high = model.declaration.relevance_range or (0.0, max(1.0, float(related.max())))
+    knots = torch.linspace(low, high, 2 * KNOTS, dtype=torch.float64)
+    line = {"weight": torch.ones(1, dtype=torch.float64), "bias": _number(0.0), "x": knots}
+    return [
+        PatchEdit(
+            kind="derive", target=site.name, words={"form": form, "inputs": "|".join(names)},
+            tensors={**line, "y": ((knots - low) / (high - low)) ** power + 1e-6},
+            said=f"{site.name} read anew from {names[0]}, to the power of {power}",
+        )
+        for power in (1, 2, 3, 4)
+    ]  # fmt: skip
+
+
+def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[PatchEdit]:
+    """The part's map made anew from what lies before it."""
+    model, bench = found.bench.model, found.bench
+    form, names = derive.inputs_of(model, part.role)
+    site = model.role(part.role)
+    if not names or site is None or both.actual.shape != both.cells.shape:
+        return []
+    rows = [(view.run, 1), (bench.donors.run, len(both.actual) - 1)]
+    read = [
+        torch.cat([run[name][:count] for run, count in rows if count]) for name in names
+    ]  # fmt: skip
+    given = derive.read_columns(model, form, names, read)
+    made = []
+    for wanted, whose in ((both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")):
+        numbers = derive.fitted(form, given, wanted, both.cells)
+        if numbers is not None:
+            made.append(
+                PatchEdit(
+                    kind="derive",
+                    target=site.name,
+                    tensors=numbers,
+                    words={"form": form, "inputs": "|".join(names)},
+                    said=f"{site.name} read anew from {', '.join(names)} ({whose})",
+                )
+            )
+    return made
+
+
+def _mostly(both: _Both) -> Tensor:
+    """Return the donors' values as they are, and the case's as they should be."""
+    return torch.cat([both.wanted[:1], both.actual[1:]])
+
+
+def _start(found: Diagnosis, place: int) -> View:
+    bench = found.bench
+    view = View(
+        run=bench.many, cells=bench.case.cells.expand(len(bench.many), -1),
+        draws=range(len(bench.many)),
+    )  # fmt: skip
+    for part in found.parts[:place]:
+        view = part.restored(bench, view)
+    return view
+
+
+def _of_numbers(site: str, both: _Both) -> list[PatchEdit]:
+    """Gain, gain and bias, power, and curve that turn the actual values into the wanted ones."""
+    x, y = both.actual.flatten().numpy(), both.wanted.flatten().numpy()
+    own, wanted = both.actual[0].numpy(), both.wanted[0].numpy()
+    made = []
+    for u, v, whose in ((x, y, "case and donors"), (own, wanted, "the case")):
+        if float(u @ u) > 0:
+            gain = float(u @ v) / float(u @ u)
+            made.append(_affine(site, gain, 0.0, whose))
+        if np.ptp(u) > 0:
+            slope, bias = np.polyfit(u, v, 1)
+            made.append(_affine(site, float(slope), float(bias), whose))
+    inside = both.cells[:1].numpy()
+    if inside.shape == both.actual[:1].shape:
+        here, there = own[inside[0]].mean(), wanted[inside[0]].mean()
+        if here > 0 and there > 0:
+            made.append(_affine(site, float(there / here), 0.0, "the region"))
+    good = (x > 1e-9) & (y > 1e-9)
+    if good.sum() > 10 and np.ptp(np.log(x[good])) > 0:
+        exponent, log = np.polyfit(np.log(x[good]), np.log(y[good]), 1)
+        if exponent > 0:
+            made.append(
+                PatchEdit(
+                    kind="power",
+                    target=site,
+                    said=f"{site} to the power of {exponent:.3g}",
+                    tensors={"exponent": _number(exponent), "scale": _number(np.exp(log))},
+                )
+            )
+    curve = _curve(site, x, y)
+    return [*made, *([curve] if curve is not None else [])]
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(float(value), dtype=torch.float64)
+
+
+def _affine(site: str, gain: float, bias: float, whose: str) -> PatchEdit:
+    said = f"{site} times {gain:.3g}" + (f" plus {bias:.3g}" if bias else "")
+    return PatchEdit(
+        kind="affine", target=site, said=f"{said} (fitted on {whose})",
+        tensors={"gain": _number(gain), "bias": _number(bias)},
+    )  # fmt: skip
+
+
+def _curve(site: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> PatchEdit | None:
+    if np.ptp(x) <= 0:
+        return None
+    fit = ref.Rising.fit(x, y)
+    knots = np.unique(np.quantile(x, np.linspace(0, 1, KNOTS)))
+    if len(knots) < 3:
+        return None
+    return PatchEdit(
+        kind="curve", target=site, said=f"{site} by a curve of {len(knots)} knots",
+        tensors={"x": torch.from_numpy(knots), "y": torch.from_numpy(fit(knots))},
+    )  # fmt: skip
+
+
+def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
+    site = found.bench.model.role(part.role)
+    if site is None:
+        return []
+    own, wanted = both.actual[0], both.wanted[0]
+    made = []
+    if part.role == "weights" and bool((own > 1e-9).all() and (wanted > 1e-9).all()):
+        log = (wanted / own).log()
+        made.append(
+            PatchEdit(kind="tilt", target=site.name, tensors={"log": log - log.mean()},
+                      said=f"{site.name} tilted towards what they should be")
+        )  # fmt: skip
+        alone = torch.zeros_like(log)
+        place = int(log.argmax())
+        alone[place] = log[place] - log[[k for k in range(len(log)) if k != place]].mean()
+        made.append(
+            PatchEdit(kind="tilt", target=site.name, tensors={"log": alone},
+                      said=f"channel {place} of {site.name} raised alone")
+        )  # fmt: skip
+    if part.role == "weights" and torch.allclose(own.sort().values, wanted.sort().values):
+        made += [
+            PatchEdit(kind="permute", target=site.name, tensors={"order": order},
+                      said=f"channels of {site.name} in the order {order.tolist()}")
+            for order in _orders(own, wanted)
+        ]  # fmt: skip
+    low, high = found.bench.model.declaration.tension_range
+    if part.role == "weights":
+        low, high = 0.0, float(max(own.sum(), wanted.sum()))
+    push = {"low": _number(low), "high": _number(high)}
+    change = wanted - own
+    one = torch.zeros_like(change)
+    place = int(change.abs().argmax())
+    one[place] = change[place]
+    for bias, said in (
+        (one, f"channel {place} of {site.name} by {float(change[place]):+.2g}"),
+        (change, f"{site.name} by {[round(c, 2) for c in change.tolist()]}"),
+    ):
+        made.append(PatchEdit(kind="bias", target=site.name, said=said,
+                              tensors={"bias": bias, **push}))  # fmt: skip
+    return made
+
+
+def _orders(own: Tensor, wanted: Tensor) -> list[Tensor]:
+    """Return channel orders that turn one vector into the other: the swap, and the rotation."""
+    count = len(own)
+    turns = [torch.arange(count).roll(k) for k in range(1, count)]
+    swap = torch.tensor([int((own - w).abs().argmin()) for w in wanted])
+    found = [turn for turn in turns if int(own[turn].argmax()) == int(wanted.argmax())]
+    return found + ([swap] if len(set(swap.tolist())) == count else [])
+
+
+def _rank_ones(found: Diagnosis, part: Part) -> list[PatchEdit]:
+    """Rank-one edits of the vectors that the scorer reads: what is like the region gets a push."""
+    bench, role = found.bench, f"{part.role}_features"
+    if part.role == "relevance":
+        role = "balancing_features"
+    if part.role in ("demand", "tokens"):
+        role = "attending_features"
+    site = bench.model.role(role)
+    if site is None or not site.writable or not site.per_patch or "channel" not in site.axes:
+        return []
+    here = patches_last(bench.clean[site.name], site, bench.grid).double()[0]
+    inside = bench.case.cells
+    centre, mean = here[~inside].mean(0), here[inside].mean(0)
+    donors = bench.donors
+    there = patches_last(donors.run[site.name], site, bench.grid).double()[donors.cells]
+    key = mean - centre
+    if not len(there) or float(key.norm()) <= 1e-9:
+        return []
+    delta = there.mean(0) - mean
+    return [
+        PatchEdit(
+            kind="rank_one", target=site.name,
+            said=f"rank-one edit of {site.name} for what is like the region, over {least:g}",
+            tensors={"key": key, "centre": centre, "delta": delta * size, "least": _number(least)},
+        )
+        for least in (0.0, 0.5)
+        for size in (1.0, 2.0)
+    ]  # fmt: skip

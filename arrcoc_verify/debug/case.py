@@ -1,0 +1,225 @@
+"""One failed allocation: a picture, a query, a region, and what the region should have got."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from arrcoc_verify.errors import BadConfig, BadRegion
+from arrcoc_verify.graph import require_text
+from arrcoc_verify.model import Model
+from arrcoc_verify.scenes.load import load_image, parse_box
+from arrcoc_verify.scenes.scene import Box, Region
+
+_EXPECTED = re.compile(r"\s*(>=|<=|≥|≤)?\s*([0-9]+(?:\.[0-9]+)?)\s*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """What the region's mean tokens per patch should be.
+
+    Attributes:
+        tokens: the bound.
+        sign: 1 when at least so many are wanted, -1 when at most.
+        given: the user said it; else it was read from what such regions get elsewhere.
+    """
+
+    tokens: float
+    sign: int = 1
+    given: bool = True
+
+    def met(self, tokens: Tensor) -> Tensor:
+        """Return whether each reading keeps the bound, to a thousandth of it."""
+        slack = 1e-3 * max(abs(self.tokens), 1.0)
+        return (tokens - self.tokens) * self.sign >= -slack
+
+    def __str__(self) -> str:
+        """Return the bound as it is written: `>=256`."""
+        return f"{'>=' if self.sign > 0 else '<='}{self.tokens:g}"
+
+
+def parse_goal(text: str) -> Goal:
+    """Return the goal that a text such as `>=256` or `<=100` states; a bare number means at least.
+
+    Raises:
+        BadConfig: it states none.
+    """
+    found = _EXPECTED.fullmatch(text)
+    if found is None or not math.isfinite(float(found[2])):
+        raise BadConfig(
+            f"wanted --expect as '>=256' or '<=100' in tokens per patch, got {text!r}: "
+            "put it into quotes, the shell takes > for a file"
+        )
+    return Goal(tokens=float(found[2]), sign=-1 if found[1] in ("<=", "≤") else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Case:
+    """A picture at the model's size, a query and a region on the model's grid.
+
+    Attributes:
+        image: RGB, as large as the model declares.
+        query: text.
+        cells: bool `[patch]`, the region.
+        box: the region as (x, y, width, height) in pixels of `image`.
+        name: of the file, or what the caller says.
+        label: what is in the region, or "".
+        note: what was found about the region, such as how sure a detector was.
+    """
+
+    image: Image.Image
+    query: str
+    cells: Tensor
+    box: Box
+    name: str
+    label: str = ""
+    note: str = ""
+
+
+def make_case(
+    model: Model,
+    image: Image.Image | str | Path,
+    query: str,
+    region: Region | Box | str | None = None,
+    *,
+    label: str = "",
+    mask: NDArray[np.bool_] | None = None,
+) -> Case:
+    """Return a case on the model's grid.
+
+    Args:
+        model: decides size and grid.
+        image: picture or file.
+        query: text.
+        region: a Region, (x, y, width, height) or "x,y,w,h" in pixels of the picture.
+        label: what is there; without region and mask it is looked for: `face`.
+        mask: bool `[H, W]` over the picture, in place of a region.
+
+    Raises:
+        BadImage, BadQuery: the picture or the query cannot be used.
+        BadRegion: no region is given, nothing of the label is found, or it leaves the picture.
+    """
+    require_text([query])
+    picture = image if isinstance(image, Image.Image) else load_image(image)
+    picture = picture.convert("RGB")
+    name = "picture" if isinstance(image, Image.Image) else Path(image).name
+    found, note = _region(picture, region, label, mask, name)
+    height, width = model.declaration.image_size
+    sized = picture
+    if picture.size != (width, height):
+        sized = picture.resize((width, height), Image.Resampling.LANCZOS)
+    cells = region_cells(found, model.declaration.grid, picture.size)
+    across, down = width / picture.width, height / picture.height
+    x, y, wide, high = found.box
+    left, top = int(x * across), int(y * down)
+    box = (
+        left, top, max(1, min(round((x + wide) * across), width) - left),
+        max(1, min(round((y + high) * down), height) - top),
+    )  # fmt: skip
+    return Case(
+        image=sized, query=query, cells=cells, box=box, name=name,
+        label=found.label or label, note=note,
+    )  # fmt: skip
+
+
+def region_cells(region: Region, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Return bool `[patch]`: cells that the region's mask (else its box) covers by half.
+
+    A region that covers half of no cell is the cell that it covers most.
+    """
+    boxed = region.cells(grid, size)
+    if region.mask is None:
+        return torch.as_tensor(boxed)
+    rows = np.linspace(0, size[1], grid[0] + 1).round().astype(int)
+    columns = np.linspace(0, size[0], grid[1] + 1).round().astype(int)
+    summed = np.zeros((size[1] + 1, size[0] + 1))
+    summed[1:, 1:] = region.mask.cumsum(0).cumsum(1)
+    corners = summed[np.ix_(rows, columns)]
+    inside = corners[1:, 1:] - corners[:-1, 1:] - corners[1:, :-1] + corners[:-1, :-1]
+    area = np.outer(np.diff(rows), np.diff(columns)).clip(min=1)
+    covered = (inside / area).ravel()
+    cells = covered >= 0.5
+    if not cells.any():
+        cells = np.arange(covered.size) == covered.argmax()
+    return torch.as_tensor(cells)
+
+
+def _region(
+    picture: Image.Image,
+    region: Region | Box | str | None,
+    label: str,
+    mask: NDArray[np.bool_] | None,
+    name: str,
+) -> tuple[Region, str]:
+    if region is not None and mask is not None:
+        raise BadRegion("wanted a region or a mask, got both: leave one out")
+    if mask is not None:
+        return _masked(mask, picture, label), ""
+    if region is not None:
+        made = _boxed(region, label)
+        made.check(picture.size)
+        return made, ""
+    if not label:
+        raise BadRegion("wanted --region x,y,w,h, --mask PNG or --label face: which part is it?")
+    return _found(picture, label, name)
+
+
+def _boxed(region: Region | Box | str, label: str) -> Region:
+    if isinstance(region, Region):
+        return region
+    box: Sequence[float] = parse_box(region) if isinstance(region, str) else region
+    if len(box) != 4:
+        raise BadRegion(f"wanted a box (x, y, width, height) in pixels, got {region!r}")
+    x, y, wide, high = (int(side) for side in box)
+    return Region(box=(x, y, wide, high), label=label)
+
+
+def _masked(mask: NDArray[np.bool_], picture: Image.Image, label: str) -> Region:
+    if mask.shape != (picture.height, picture.width):
+        raise BadRegion(
+            f"wanted a mask as large as the picture, {picture.width}x{picture.height}, got "
+            f"{mask.shape[1]}x{mask.shape[0]}: resize it like the picture"
+        )
+    if not mask.any():
+        raise BadRegion("wanted a mask with at least one white pixel, got none: check its file")
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top = int(columns[0]), int(rows[0])
+    box = (left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top)
+    return Region(box=box, mask=mask, label=label)
+
+
+def _found(picture: Image.Image, label: str, name: str) -> tuple[Region, str]:
+    if label.lower() not in ("face", "faces"):
+        raise BadRegion(
+            f"wanted the label 'face', the only one that can be looked for, got {label!r}: "
+            "give the box by --region x,y,w,h"
+        )
+    from arrcoc_verify.debug.faces import find_faces
+
+    faces = find_faces(picture)
+    if not faces:
+        raise BadRegion(
+            f"no face was found in {name}: give its box by --region x,y,w,h, "
+            "or use a picture in which it is larger than 20 pixels"
+        )
+    best = faces[0]
+    said = f"face found with probability {best.probability:.3f}"
+    if len(faces) > 1:
+        said += f"; {len(faces)} faces were found, the largest is taken"
+    return Region(box=best.box, label="face"), said
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Return a mask from a picture file: white (or opaque, where it has alpha) is inside.
+
+    Raises:
+        BadImage: it cannot be read.
+    """
+    return np.asarray(load_image(path).convert("L")) >= 128

@@ -1,0 +1,392 @@
+"""The answer for one case: is it a failure, where is it lost, what brings it back, and why."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+
+from arrcoc_verify.debug import trace, upstream
+from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
+from arrcoc_verify.debug.case import Case, Goal
+from arrcoc_verify.debug.causes import MEANING, STAGE_OF, Cause
+from arrcoc_verify.debug.competition import fires_without_reason, of_competition
+from arrcoc_verify.debug.experiment import Evidence
+from arrcoc_verify.debug.failure import Failure, is_failure
+from arrcoc_verify.debug.parts import Part, scorers
+from arrcoc_verify.debug.search import Found, search
+from arrcoc_verify.graph import Run
+from arrcoc_verify.metric import mean_over
+from arrcoc_verify.model import Model
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnosis:
+    """What `debug` found.
+
+    Attributes:
+        case: what was asked.
+        model: name of the model.
+        failure: whether it is a failure, and of what.
+        causes: named causes, the first one first; empty when none was shown.
+        evidence: every experiment.
+        ruled_out: codes of causes whose experiment did not bring the tokens back.
+        undecided: what could not be told, and what would tell.
+        not_run: experiments that this model does not allow.
+        stations: where the region stands along the way.
+        waterfall: (label, tokens) as scores are given back.
+        paths: what each score carries, direct and through the budget.
+        features: channels that stand off, and what they do.
+        restored: run of the case with the cause put right, or None.
+        bench: to go on with, as a repair does.
+        parts: what was put right, for a repair.
+    """
+
+    case: Case
+    model: str
+    failure: Failure
+    causes: tuple[Cause, ...]
+    evidence: tuple[Evidence, ...]
+    ruled_out: tuple[str, ...]
+    undecided: tuple[str, ...]
+    not_run: tuple[str, ...]
+    stations: tuple[trace.Station, ...]
+    waterfall: tuple[tuple[str, float], ...]
+    paths: tuple[Mapping[str, Any], ...]
+    features: tuple[Mapping[str, Any], ...]
+    restored: Run | None
+    bench: Bench
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def stage(self) -> str | None:
+        """The stage of the first cause, or None."""
+        return self.causes[0].stage if self.causes else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
+        goal = self.failure.goal
+        return {
+            "model": self.model,
+            "image": self.case.name,
+            "query": self.case.query,
+            "region": list(self.case.box),
+            "label": self.case.label,
+            "failure": self.failure.answer,
+            "reason": self.failure.reason,
+            "tokens": self.failure.tokens,
+            "expected": str(goal),
+            "elsewhere": self.failure.elsewhere,
+            "stage": self.stage,
+            "cause": self.causes[0].code if self.causes else None,
+            "causes": [
+                {"cause": c.code, "stage": c.stage, "site": c.site, "meaning": MEANING[c.code],
+                 "detail": c.detail}
+                for c in self.causes
+            ],
+            "evidence": [asdict(one) for one in self.evidence],
+            "ruled_out": list(self.ruled_out),
+            "undecided": list(self.undecided),
+            "not_run": list(self.not_run),
+            "stations": [asdict(one) for one in self.stations],
+            "waterfall": [list(step) for step in self.waterfall],
+            "paths": [dict(one) for one in self.paths],
+            "features": [dict(one) for one in self.features],
+        }  # fmt: skip
+
+
+def no_donors() -> Donors:
+    """Return donors of which there are none."""
+    return Donors(scenes=(), ran=None, cells=torch.zeros(0, 0, dtype=torch.bool))
+
+
+@dataclass(kw_only=True)
+class _Notes:
+    evidence: list[Evidence] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def debug(
+    model: Model,
+    case: Case,
+    expected: Goal | None = None,
+    *,
+    donors: Donors | None = None,
+    against: str = "",
+    seed: int = 0,
+) -> Diagnosis:
+    """Return why a region gets what it gets.
+
+    Args:
+        model: model under test.
+        case: picture, query and region, as `make_case` makes it.
+        expected: what the region should get; None to compare it with donors.
+        donors: queried objects elsewhere; None for those of the package.
+        against: another query to compare with.
+        seed: of every draw.
+    """
+    found = donors if donors is not None else make_donors(model, donor_scenes(model, seed))
+    bench = Bench(model, case, found, seed)
+    failure = is_failure(bench, expected)
+    notes = _Notes()
+    causes: tuple[Cause, ...] = ()
+    sought = Found()
+    if failure.answer == "yes":
+        causes, sought = _causes(bench, failure.goal, against, notes)
+    elif failure.answer == "no":
+        notes.undecided.append("it is no failure, so no cause was looked for")
+    else:
+        notes.undecided.append(failure.reason)
+    _lacking(model, notes)
+    named = {cause.code for cause in causes}
+    return Diagnosis(
+        case=case, model=model.name, failure=failure, causes=causes,
+        evidence=tuple(notes.evidence), ruled_out=_ruled_out(notes.evidence, named),
+        undecided=tuple(dict.fromkeys(notes.undecided)),
+        not_run=tuple(dict.fromkeys(notes.missing)), stations=tuple(trace.stations(bench)),
+        waterfall=tuple(trace.waterfall(bench)), paths=tuple(trace.paths(bench)),
+        features=tuple(trace.features(bench, failure.goal)),
+        restored=_restored(sought), bench=bench, parts=sought.parts,
+    )  # fmt: skip
+
+
+def _restored(sought: Found) -> Run | None:
+    if sought.trial is None or not sought.parts:
+        return None
+    return sought.trial.view(sought.parts).run
+
+
+def _causes(
+    bench: Bench, goal: Goal, against: str, notes: _Notes
+) -> tuple[tuple[Cause, ...], Found]:
+    runtime = _runtime(bench, goal, notes)
+    if runtime:
+        return runtime, Found()
+    asked = upstream.of_queries(bench, goal, against)
+    shown = upstream.of_pictures(bench, goal)
+    notes.evidence += [*asked.evidence, *shown.evidence]
+    sought = search(bench, goal, notes.missing)
+    notes.evidence += sought.evidence
+    if asked.code and any(one.restores == "yes" for one in asked.evidence):
+        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
+    if asked.code and _query_mends(bench, goal, sought, notes):
+        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
+    if shown.code:
+        return (Cause(code=shown.code, detail=shown.detail),), sought
+    if sought.competition:
+        return (Cause(code="budget_competition", detail=sought.competition),), sought
+    if not sought.parts:
+        return _without_parts(bench, goal, asked, notes), sought
+    causes = [_named(bench, goal, part, sought, asked, notes) for part in sought.parts]
+    if sought.rivals:
+        notes.undecided.append(
+            f"{', '.join(sought.rivals)} alone would bring the tokens back as well: "
+            "more donors, or cases that fail without it, would tell them apart"
+        )
+    return tuple(dict.fromkeys(causes)), sought
+
+
+_HEARS_QUERY = frozenset({"scorer:query_relevance", "tensions", "weights"})
+"""Parts that read the query."""
+
+
+def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> bool:
+    """Return whether a query that means something would mend what one that means nothing does.
+
+    Either another embedding brings the tokens back, or putting right the parts that hear the query,
+    and only these, does.
+    """
+    other = upstream.of_embedding(bench, goal, float("-inf"), held=False)
+    notes.evidence += other.evidence
+    if other.code:
+        return True
+    names = {part.name.split("/")[0] for part in sought.parts}
+    return bool(names) and names <= _HEARS_QUERY and "scorer:query_relevance" in names
+
+
+def _without_parts(
+    bench: Bench, goal: Goal, asked: upstream.Upstream, notes: _Notes
+) -> tuple[Cause, ...]:
+    rest = of_competition(bench, goal)
+    notes.evidence += rest
+    if rest and all(one.restores == "yes" for one in rest):
+        return (Cause(code="budget_competition", detail=rest[0].experiment),)
+    if asked.code:
+        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),)
+    notes.undecided.append(
+        "no part alone and no two together bring the tokens back: a sound copy of the model, "
+        "or donors that got what they should, would show which stage departs"
+    )
+    return ()
+
+
+def _site(bench: Bench, role: str) -> str:
+    site = bench.model.role(role)
+    return site.name if site is not None else ""
+
+
+def _named(
+    bench: Bench, goal: Goal, part: Part, sought: Found, asked: upstream.Upstream, notes: _Notes
+) -> Cause:
+    """Return the cause that a part stands for; scorers are told from what lies before them."""
+    site = _site(bench, part.role)
+    if part.code not in ("scorer_blind", "scorer_fires_elsewhere") or part.name.endswith("/sign"):
+        return Cause(code=part.code, site=site, detail=part.said)
+    if asked.code and part.role in ("query_relevance", ""):
+        return Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail)
+    if part.role in ("query_relevance", ""):
+        before = _before_scorers(bench, goal, sought, notes)
+        if before is not None:
+            return before
+    return _region_or_rest(bench, part, sought, notes)
+
+
+def _before_scorers(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> Cause | None:
+    if not _pictures_arrive(bench, notes):
+        return Cause(code="preprocessing", detail="whatever is shown, the scorers see the same")
+    trial = sought.trial
+    if trial is None:
+        return None
+    values = bench.map(trial.view(sought.parts).run, "query_relevance")
+    own = bench.map(bench.clean, "query_relevance")
+    if values is not None and own is not None:
+        written = float(mean_over(values, bench.case.cells.expand(len(values), -1)).mean())
+        wanted = (written + float(mean_over(own, bench.case.cells[None])[0])) / 2
+        other = upstream.of_embedding(bench, goal, wanted)
+        notes.evidence += other.evidence
+        if other.code:
+            return Cause(code=other.code, site=_site(bench, "query"), detail=other.detail)
+    inside = upstream.of_encoder(bench, goal)
+    notes.evidence += inside.evidence
+    notes.undecided += inside.undecided
+    if inside.code:
+        return Cause(code=inside.code, detail=inside.detail)
+    return None
+
+
+def _pictures_arrive(bench: Bench, notes: _Notes) -> bool:
+    """Return whether any score of the case differs when another picture is shown."""
+    if not bench.donors.scenes:
+        return True
+    other = bench.run_on([bench.donors.scenes[0].image], [bench.case.query])
+    moved = [
+        float((one - two).abs().max())
+        for role in scorers(bench.model)
+        if (one := bench.map(bench.clean, role)) is not None
+        and (two := bench.map(other, role)) is not None
+    ]
+    arrives = not moved or max(moved) > 0
+    effect = float(bench.tokens(other)[0]) - bench.before
+    notes.evidence.append(
+        Evidence(
+            experiment="another picture shown: the scores "
+            + ("change" if arrives else "stay the same to the last bit"),
+            code="preprocessing", effect=effect, interval=(effect, effect),
+            tokens=bench.before + effect, restores="no", basis="picture", part="picture arrives",
+        )
+    )  # fmt: skip
+    return arrives
+
+
+def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> Cause:
+    """Tell a scorer that is silent in the region from one that fires elsewhere."""
+    site, trial = _site(bench, part.role), sought.trial
+    blind = Cause(code="scorer_blind", site=site, detail=part.said)
+    if trial is None or len(sought.parts) != 1 or part.name == "scorers":
+        return replace(blind, code=part.code)
+    inside, outside = trial.evidence([part], "region"), trial.evidence([part], "rest")
+    notes.evidence += [inside, outside]
+    sign = trial.shop.goal.sign
+    if inside.restores == "yes" or (
+        outside.restores != "yes" and inside.effect * sign >= outside.effect * sign
+    ):
+        return blind
+    if part.code == "scorer_fires_elsewhere":  # what was taken away is foreign to the scorer
+        return Cause(code=part.code, site=site, detail=outside.experiment)
+    for_nothing, why = fires_without_reason(bench, part.role)
+    notes.evidence.append(why)
+    if part.role != "query_relevance" or for_nothing:
+        return Cause(code="scorer_fires_elsewhere", site=site, detail=outside.experiment)
+    return Cause(
+        code="budget_competition", site=site,
+        detail="what competes is there in the picture and asked for by the query",
+    )  # fmt: skip
+
+
+REPEATS = 8
+"""Runs of the same case: noise that strikes every other run is seen in 255 cases of 256."""
+
+
+def _runtime(bench: Bench, goal: Goal, notes: _Notes) -> tuple[Cause, ...]:
+    """Run the case again, and beside other pictures."""
+    case, donors = bench.case, bench.donors
+    again = [bench.run_on([case.image], [case.query]) for _ in range(REPEATS)]
+    first = bench.clean.allocation.tokens
+    same = all(bool((one.allocation.tokens == first).all()) for one in again)
+    repeats = torch.stack([bench.tokens(one)[0] for one in (bench.clean, *again)])
+    if not same and bench.model.declaration.deterministic:
+        notes.evidence.append(_runs(bench, goal, repeats, "the same again", "not_deterministic"))
+        if bool(goal.met(repeats).any()):
+            return (Cause(code="not_deterministic", detail="some of its own runs keep the goal"),)
+        notes.undecided.append(
+            "the model is not deterministic: effects below its noise mean nothing"
+        )
+    mates = list(donors.scenes[:3])
+    if not mates or not bench.model.declaration.batch_invariant:
+        return ()
+    images = [case.image, *(scene.image for scene in mates)]
+    queries = [case.query, *(scene.query for scene in mates)]
+    orders = [list(range(len(images))), [*range(1, len(images)), 0]]
+    found = []
+    for order in orders:
+        run = bench.run_on([images[i] for i in order], [queries[i] for i in order])
+        tokens = mean_over(run.allocation.tokens, case.cells.expand(len(order), -1))
+        found.append(tokens[order.index(0)])
+    beside = torch.stack(found)
+    if bool((beside - bench.before).abs().max() > 1.0):
+        notes.evidence.append(_runs(bench, goal, beside, "beside others", "batch_dependent"))
+        if bool(goal.met(beside).any()):
+            return (Cause(code="batch_dependent", detail="beside other pictures it gets them"),)
+        notes.undecided.append("the picture's tokens hang on its neighbours in the batch")
+    return ()
+
+
+def _runs(bench: Bench, goal: Goal, tokens: torch.Tensor, how: str, code: str) -> Evidence:
+    change = tokens - bench.before
+    return Evidence(
+        experiment=f"run {how}, {len(tokens)} times", code=code, effect=float(change.mean()),
+        interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
+        restores="yes" if bool(goal.met(tokens).any()) else "no", basis="runs", n=len(tokens),
+        part="runs",
+    )  # fmt: skip
+
+
+def _ruled_out(evidence: Sequence[Evidence], named: set[str]) -> tuple[str, ...]:
+    """Return the codes that were tried alone and whose experiments all failed to restore."""
+    tried: dict[str, list[str]] = {}
+    for one in evidence:
+        if "+" not in one.code:
+            tried.setdefault(one.code, []).append(one.restores)
+    out = [
+        code for code, results in tried.items()
+        if code not in named and all(result == "no" for result in results)
+    ]  # fmt: skip
+    return tuple(sorted(out, key=list(STAGE_OF).index))
+
+
+def _lacking(model: Model, notes: _Notes) -> None:
+    """Say which experiments this model does not allow."""
+    wanted = {
+        "information": "putting information right", "salience": "putting salience right",
+        "query_relevance": "putting query relevance right", "tensions": "moving tensions",
+        "weights": "moving weights", "relevance": "telling mix from allocator",
+        "demand": "telling the curve from what follows it",
+        "multiplier": "telling direct from budget effects", "query": "telling query from scorer",
+    }  # fmt: skip
+    for role, what in wanted.items():
+        site = model.role(role)
+        if site is None:
+            notes.missing.append(f"{what}: the model has no site with role {role!r}")
+        elif not site.writable:
+            notes.missing.append(f"{what}: site {site.name!r} cannot be written")

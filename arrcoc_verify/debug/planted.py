@@ -1,0 +1,281 @@
+"""Planted failures with known cause: is it named first, and does a repair mend it?
+
+    arrcoc-verify planted --model reference:analytic --json reports/debug_planted.json
+
+Each operator is planted into the sound model on the composed scene (of eight) where it costs the
+target most. The goal is 70 % of the way back to what the sound model gives, so it says nothing of
+where the fault lies. A failure that costs less than a fifth is not counted, and said so. Two causes
+count as such only if each alone, with the other sound, still misses the goal.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from arrcoc_verify.audit import scene_size
+from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
+from arrcoc_verify.debug.case import Case, Goal, make_case
+from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
+from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
+from arrcoc_verify.debug.repair import confirm, repair
+from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+from arrcoc_verify.model import Model
+from arrcoc_verify.report.atomic import make_folder, write_text
+from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.stats.interval import proportion_interval
+
+BACK = 0.7
+"""Share of the way back to the sound model's tokens that counts as mended."""
+
+LEAST_COST = 0.2
+"""A fault that costs less than this share of the tokens is no failure."""
+
+TRIED = 8
+"""Scenes on which a fault is tried; it is planted where it costs most."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Planted:
+    """A failure with known cause.
+
+    Attributes:
+        name: of the operator, or of both.
+        codes: causes, the first in flow first.
+        model: the broken model; None where the sound one has no such part.
+        case: where it costs most.
+        goal: what counts as mended.
+        sound: tokens of the sound model there.
+        broken: tokens of the broken one.
+        skipped: why it does not count, or "".
+    """
+
+    name: str
+    codes: tuple[str, ...]
+    model: Model | None
+    case: Case | None
+    goal: Goal | None
+    sound: float
+    broken: float
+    skipped: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What debugging said of a planted failure."""
+
+    planted: Planted
+    found: Diagnosis
+
+    @property
+    def first_right(self) -> bool:
+        """The cause named first is one that was planted."""
+        named = [cause.code for cause in self.found.causes]
+        return bool(named) and named[0] in self.planted.codes
+
+    @property
+    def all_right(self) -> bool:
+        """Every planted cause is named, and no other."""
+        return {cause.code for cause in self.found.causes} == set(self.planted.codes)
+
+
+def cases_of(model: Model, seed: int = 0) -> list[Case]:
+    """Return the cases that faults are planted on: composed scenes of the assert role."""
+    made = scenes(
+        "assert", grid=model.declaration.grid, size=scene_size(model), per_cluster=1, seed=seed
+    )
+    return [make_case(model, s.image, s.query, s.target) for s in made[:TRIED]]
+
+
+def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
+    """Yield every planted failure of a model, single causes first."""
+    cases = cases_of(model, seed)
+    sound = [Bench(model, case, no_donors(), seed).before for case in cases]
+    for one in OPERATORS:
+        if not names or one.name in names:
+            yield _planted(model, (one,), cases, sound)
+    for first, second in PAIRS:
+        if not names or f"{first}+{second}" in names:
+            yield _planted(model, (operator(first), operator(second)), cases, sound)
+
+
+def _planted(
+    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[float]
+) -> Planted:
+    name = "+".join(one.name for one in ways)
+    codes = tuple(dict.fromkeys(one.code for one in ways))
+    best: Planted | None = None
+    for case, before in zip(cases, sound, strict=True):
+        shown = planted_picture(ways[0], case, model.declaration.grid)
+        made = [_made(model, ways, shown), *(_made(model, (one,), shown) for one in ways)]
+        if any(one is None for one in made):
+            return Planted(
+                name=name, codes=codes, model=None, case=None, goal=None, sound=0, broken=0,
+                skipped="the model has no such part",
+            )  # fmt: skip
+        tokens = [Bench(one, shown, no_donors()).before for one in made if one is not None]
+        goal = Goal(tokens=round(tokens[0] + BACK * (before - tokens[0]), 1))
+        why = ""
+        if before - tokens[0] < LEAST_COST * before:
+            why = "it costs less than a fifth of the tokens"
+        elif len(ways) > 1 and max(tokens[1:]) >= goal.tokens:
+            why = "one of the two alone does not miss the goal"
+        found = Planted(
+            name=name, codes=codes, model=made[0], case=shown, goal=goal, sound=before,
+            broken=tokens[0], skipped=why,
+        )  # fmt: skip
+        if best is None or _key(found) > _key(best):
+            best = found
+    if best is None:
+        raise ValueError("no case to plant a failure on")
+    return best
+
+
+def _key(one: Planted) -> tuple[bool, float]:
+    return (not one.skipped, one.sound - one.broken)
+
+
+def _made(model: Model, ways: Sequence[Operator], case: Case) -> Model | None:
+    broken: Model | None = model
+    for one in reversed(ways):  # later parts first, so that the earlier one wraps nothing twice
+        broken = one.make(broken, case) if broken is not None else None
+    return broken
+
+
+def diagnose(one: Planted, seed: int = 0) -> Outcome:
+    """Debug a planted failure as a user would: from the broken model alone."""
+    if one.model is None or one.case is None:
+        raise ValueError(f"{one.name} was not planted")
+    donors = make_donors(one.model, donor_scenes(one.model, seed))
+    return Outcome(
+        planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One planted failure, as it is kept.
+
+    Attributes:
+        name: of the planted failure.
+        planted: its causes.
+        named: causes that were named, in order.
+        stage: stage that was named.
+        cause_first: the first named cause was planted.
+        all_named: exactly the planted causes were named.
+        sound: tokens of the sound model.
+        broken: tokens of the broken one.
+        goal: what counts as mended.
+        repair: what the winning repair does, or "".
+        repaired_tokens: what the region gets with it.
+        mended: the repair mends the case.
+        flipped: claims whose verdict got worse by it; None when no suite was run.
+        skipped: why it is not counted, or "".
+        seconds: wall time.
+    """
+
+    name: str
+    planted: tuple[str, ...]
+    named: tuple[str, ...] = ()
+    stage: str | None = None
+    cause_first: bool = False
+    all_named: bool = False
+    sound: float = 0.0
+    broken: float = 0.0
+    goal: float = 0.0
+    repair: str = ""
+    repaired_tokens: float = 0.0
+    mended: bool = False
+    flipped: tuple[str, ...] | None = None
+    skipped: str = ""
+    seconds: float = 0.0
+
+
+def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
+    """Debug and repair a planted failure; the suite judges what a repair does to verdicts."""
+    start = time.perf_counter()
+    base = Row(
+        name=one.name, planted=one.codes, sound=one.sound, broken=one.broken,
+        goal=one.goal.tokens if one.goal else 0.0, skipped=one.skipped,
+    )  # fmt: skip
+    if one.skipped:
+        return base
+    got = diagnose(one, seed)
+    screen = Judge(SCREENED, seed) if suite else None
+    made = repair(got.found, screen=screen, most=2, seed=seed)
+    if suite:
+        made = confirm(made, Judge(CONFIRMED, seed), seed)
+    won = made.winner
+    return replace(
+        base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
+        cause_first=got.first_right, all_named=got.all_right, mended=won is not None,
+        repair=" and ".join(edit.said for edit in won.edits) if won else "",
+        repaired_tokens=won.case_tokens_after if won else 0.0,
+        flipped=won.flipped_verdicts if won else None,
+        seconds=round(time.perf_counter() - start, 1),
+    )  # fmt: skip
+
+
+def run(
+    model: Model, folder: Path | None = None, *, seed: int = 0, suite: bool = True,
+    tell: Callable[[Row], None] | None = None,
+) -> list[Row]:  # fmt: skip
+    """Return a row for every planted failure; rows kept in `folder` are taken from there."""
+    rows = []
+    for one in plant(model, seed):
+        path = None if folder is None else folder / f"{one.name}.json"
+        row = _read(path)
+        if row is None:
+            row = row_of(one, seed, suite=suite)
+            if path is not None:
+                make_folder(path.parent)
+                write_text(path, json.dumps(asdict(row)))
+        rows.append(row)
+        if tell is not None:
+            tell(row)
+    return rows
+
+
+def _read(path: Path | None) -> Row | None:
+    if path is None or not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+        return Row(**{**data, **lists})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
+    """Return what is written as JSON: the figures, then the rows they come from."""
+    counted = [row for row in rows if not row.skipped]
+    repaired = [
+        row for row in counted if row.mended and row.flipped is not None and not row.flipped
+    ]
+    count = len(counted)
+
+    def share(many: int) -> dict[str, Any]:
+        found = proportion_interval(many, count, 0.95) if count else None
+        return {
+            "count": many, "share": many / count if count else None,
+            "interval": [found.low, found.high] if found else None,
+        }  # fmt: skip
+
+    first = sum(row.cause_first for row in counted)
+    judged = all(row.flipped is not None or not row.mended for row in counted)
+    return {
+        "model": model, "seed": seed, "n": count,
+        "cause_first": first / count if count else None,
+        "repaired": len(repaired) / count if count and judged else None,
+        "figures": {
+            "cause first": share(first),
+            "exactly the planted causes": share(sum(row.all_named for row in counted)),
+            "case mended": share(sum(row.mended for row in counted)),
+            **({"mended, no verdict worse": share(len(repaired))} if judged else {}),
+        },
+        "not_counted": [{"name": r.name, "reason": r.skipped} for r in rows if r.skipped],
+        "rows": [asdict(row) for row in rows],
+    }  # fmt: skip

@@ -1,0 +1,233 @@
+"""The smallest edits that mend a case: tried on it, on similar cases kept apart, and on claims.
+
+Candidates come from what the diagnosis put right: values as they are and as they should be, in the
+case and in the donors, give the gain, bias, curve or rank-one edit that turns the one into the
+other. They are chosen on donors and training scenes; the winner is confirmed once, by the suite on
+photographs that chose nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from arrcoc_verify.audit import scene_size
+from arrcoc_verify.debug.bench import Bench, Donors, inner_sites, make_donors
+from arrcoc_verify.debug.candidates import propose
+from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.diagnosis import Diagnosis
+from arrcoc_verify.debug.patching import PatchEdit, applied
+from arrcoc_verify.errors import ArrcocError
+from arrcoc_verify.graph import run
+from arrcoc_verify.model import Model
+from arrcoc_verify.scenes.compose import scenes
+
+SIMILAR_ROLE = "train"
+CONFIRM_ROLE = "repair-confirm"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """One candidate, and what it did.
+
+    Attributes:
+        edits: the candidate; several where several causes were named.
+        case_tokens_before: mean tokens per patch of the case's region.
+        case_tokens_after: the same with the edits.
+        mends: the goal is met.
+        similar: (failing before, of these mended, of all) among scenes kept apart.
+        collateral: mean change of allocation elsewhere, half its L1 norm, as a share of the tokens.
+        flipped_verdicts: claims whose verdict got worse; None when not run.
+        gained_verdicts: claims whose verdict got better; None when not run.
+        screened: on which claims, in words.
+        keeps_total: the sum of tokens stays what the model declares, where it declares one.
+    """
+
+    edits: tuple[PatchEdit, ...]
+    case_tokens_before: float
+    case_tokens_after: float
+    mends: bool
+    similar: tuple[int, int, int] = (0, 0, 0)
+    collateral: float = 0.0
+    flipped_verdicts: tuple[str, ...] | None = None
+    gained_verdicts: tuple[str, ...] | None = None
+    screened: str = ""
+    keeps_total: bool = True
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the candidate has."""
+        return sum(edit.numbers for edit in self.edits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a row of `repair --json`."""
+        flipped = None if self.flipped_verdicts is None else list(self.flipped_verdicts)
+        gained = None if self.gained_verdicts is None else list(self.gained_verdicts)
+        return {
+            "target": "+".join(edit.target for edit in self.edits),
+            "kind": "+".join(edit.kind for edit in self.edits),
+            "said": " and ".join(edit.said for edit in self.edits),
+            "numbers": self.numbers,
+            "case_tokens_before": self.case_tokens_before,
+            "case_tokens_after": self.case_tokens_after,
+            "mends": self.mends,
+            "similar_failing": self.similar[0],
+            "similar_mended": self.similar[1],
+            "similar": self.similar[2],
+            "flipped_verdicts": flipped,
+            "gained_verdicts": gained,
+            "collateral": self.collateral,
+            "keeps_total": self.keeps_total,
+            "screened": self.screened,
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class Repair:
+    """What was tried, and what came out.
+
+    Attributes:
+        diagnosis: what it rests on.
+        tried: every candidate, best first.
+        winner: the one that mends the case and harms least; None when none mends it.
+        confirmed: what the whole suite said of the winner, in words; "" when not run.
+    """
+
+    diagnosis: Diagnosis
+    tried: list[Tried] = field(default_factory=list)
+    winner: Tried | None = None
+    confirmed: str = ""
+
+
+Screen = Callable[[Model, Model, Sequence[str]], tuple[tuple[str, ...], tuple[str, ...]]]
+"""Sound or broken model, repaired model, claim patterns -> (verdicts that got worse, better)."""
+
+
+def similar_donors(model: Model, role: str = SIMILAR_ROLE, seed: int = 0) -> Donors:
+    """Return scenes of a role that nothing of the diagnosis was fitted on."""
+    made = scenes(
+        role, grid=model.declaration.grid, size=scene_size(model), per_cluster=2, seed=seed
+    )
+    return make_donors(model, made)
+
+
+def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Tried | None:
+    """Return what a candidate does to the case and to scenes kept apart; None if it cannot run."""
+    bench, goal = found.bench, found.failure.goal
+    try:
+        mended = applied(bench.model, edits)
+        after = Bench(mended, found.case, bench.donors).before
+        others = _rerun(mended, apart)
+    except ArrcocError:
+        return None
+    if not np.isfinite(after):
+        return None
+    return Tried(
+        edits=edits, case_tokens_before=bench.before, case_tokens_after=after,
+        mends=bool(goal.met(torch.tensor([after]))[0]), similar=_mended(apart, others, goal),
+        collateral=moved(apart, others), keeps_total=_keeps_total(mended, others),
+    )  # fmt: skip
+
+
+def _keeps_total(model: Model, after: Donors) -> bool:
+    declared = model.declaration
+    sums = after.run.allocation.tokens.sum(1)
+    if not declared.conserved_total:
+        return True
+    total = declared.total if declared.total is not None else float(sums.median())
+    return bool(((sums - total).abs() <= 1e-3 * total).all())
+
+
+def _rerun(model: Model, apart: Donors) -> Donors:
+    images, queries = [s.image for s in apart.scenes], [s.query for s in apart.scenes]
+    return replace(apart, ran=run(model, images, queries, read=inner_sites(model)))
+
+
+def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
+    failing = ~goal.met(before.tokens)
+    return (
+        int(failing.sum()), int((failing & goal.met(after.tokens)).sum()), len(before.scenes)
+    )  # fmt: skip
+
+
+def moved(before: Donors, after: Donors) -> float:
+    """Return the mean change of tokens, half its L1 norm as a share of what was spent before."""
+    old, new = (one.run.allocation.tokens for one in (before, after))
+    return float(((new - old).abs().sum(1) / old.sum(1).clamp(min=1e-9)).mean() / 2)
+
+
+def repair(
+    found: Diagnosis, *, screen: Screen | None = None, most: int = 3, seed: int = 0
+) -> Repair:
+    """Return the smallest edits that mend a diagnosed case, and what they do to all else.
+
+    Args:
+        found: of a case that is a failure.
+        screen: judges claims; None leaves verdicts out.
+        most: so many candidates are screened, fewest numbers and least collateral first.
+        seed: of scenes kept apart.
+    """
+    made = Repair(diagnosis=found)
+    if found.failure.answer != "yes" or not found.causes:
+        return made
+    apart = similar_donors(found.bench.model, SIMILAR_ROLE, seed)
+    rows = [one for edits in propose(found) if (one := tried(found, edits, apart)) is not None]
+    rows.sort(key=_rank)
+    made.tried = rows
+    model = found.bench.model
+    patterns = _dependent(found)
+    for place, row in enumerate([row for row in rows if row.mends][:most]):
+        if screen is not None:
+            worse, better = screen(model, applied(model, row.edits), patterns)
+            screened = replace(
+                row, flipped_verdicts=worse, gained_verdicts=better, screened=", ".join(patterns)
+            )
+            rows[rows.index(row)] = row = screened
+        if not row.flipped_verdicts:
+            made.winner = row
+            break
+        if place == 0 or made.winner is None or _harm(row) < _harm(made.winner):
+            made.winner = row
+    return made
+
+
+def _harm(row: Tried) -> int:
+    return len(row.flipped_verdicts or ())
+
+
+def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
+    """Mending and total kept first; then similar cases mended, least moved, fewest numbers."""
+    share = row.similar[1] / row.similar[0] if row.similar[0] else 1.0
+    return (
+        not row.mends, not row.keeps_total, -round(share, 1), round(row.collateral, 2),
+        row.numbers,
+    )  # fmt: skip
+
+
+def _dependent(found: Diagnosis) -> tuple[str, ...]:
+    """Return patterns of the claims about the stage that is blamed, and about the budget."""
+    stages = ("knowing", "balancing", "attending")
+    own = [f"{stage}.*" for stage in stages if stage == found.stage]
+    return tuple(dict.fromkeys([*own, "attending.*"]))
+
+
+def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:
+    """Judge the whole suite once with the winner, on photographs that chose nothing."""
+    if made.winner is None:
+        return made
+    model = made.diagnosis.bench.model
+    mended = applied(model, made.winner.edits)
+    worse, better = screen(model, mended, ("*",))
+    last = similar_donors(model, CONFIRM_ROLE, seed)
+    made.winner = replace(
+        made.winner, flipped_verdicts=worse, gained_verdicts=better, screened="whole suite",
+        collateral=moved(last, _rerun(mended, last)),
+    )  # fmt: skip
+    made.confirmed = (
+        f"whole suite: {len(worse)} verdicts got worse, {len(better)} better; on "
+        f"{len(last.scenes)} scenes of role {CONFIRM_ROLE} the "
+        f"allocation moved by {made.winner.collateral:.3f}"
+    )
+    return made

@@ -1,0 +1,58 @@
+"""The page of a case is enough to name the stage, and shows nothing that is not escaped."""
+
+import html
+import re
+from dataclasses import replace
+
+import pytest
+
+from arrcoc_verify.debug.causes import STAGE_OF
+from arrcoc_verify.debug.page import content
+from arrcoc_verify.debug.planted import diagnose, plant
+from arrcoc_verify.report.debugging import render
+from arrcoc_verify.verdict import STAGES
+
+ONE_A_STAGE = (
+    "upside-down", "query-severed", "encoder-blind-here", "asked-blind-here", "tension-down",
+    "demand-dim-here",
+)  # fmt: skip
+
+
+def stage_by_hand(page):
+    """Return the stage that a reader finds in the table of experiments, without the verdict.
+
+    The reader looks for what alone brings the tokens back and takes the first such stage in flow:
+    what lies behind it can only make up for it.
+    """
+    pattern = r'<td class="code">([^<]*)</td>.*?<td>(yes|no|undecided)</td></tr>'
+    rows = re.findall(pattern, page, re.DOTALL)
+    alone = {STAGE_OF[code] for code, restores in rows if restores == "yes" and " and " not in code}
+    return min(alone, key=STAGES.index)
+
+
+@pytest.mark.parametrize("name", ONE_A_STAGE)
+def test_the_page_alone_names_the_stage_of_a_planted_failure(sound, name):
+    (planted,) = plant(sound, names=[name])
+    page = render([content(diagnose(planted).found, "again")], "a case")
+
+    said = set(re.findall(r"stage <b>(\w+)</b>", page))
+    assert {STAGE_OF[code] for code in planted.codes} == said
+
+
+@pytest.mark.parametrize("name", ["upside-down", "tension-down", "demand-dim-here"])
+def test_its_experiments_say_the_same_as_its_verdict(sound, name):
+    (planted,) = plant(sound, names=[name])
+    page = render([content(diagnose(planted).found, "again")], "a case")
+
+    assert [STAGE_OF[code] for code in planted.codes] == [stage_by_hand(page)]
+
+
+def test_what_comes_from_the_user_is_escaped(sound):
+    (planted,) = plant(sound, names=["tension-down"])
+    found = diagnose(planted).found
+    evil = "<script>alert(1)</script>"
+    made = content(replace(found, case=replace(found.case, name=evil, query=evil)), evil)
+    page = render([made], evil)
+
+    assert "<script" not in page
+    assert html.escape(evil) in page or "&lt;script&gt;" in page
