@@ -70,6 +70,9 @@ class Contract:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
 
+LEAST_DETECTED = 0.8
+"""Share of samples in which an effect of the margin's size must be found."""
+
 Measured = Effects | Distances | Contract
 Measure = Callable[[Lab], Measured]
 
@@ -178,16 +181,13 @@ def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Leve
         if isinstance(measured, Effects):
             placebos = measured.placebos
             against = None if placebos is None else by_cluster(np.asarray(placebos), clusters)
-            decision = decide_causes(
-                grouped, against, margin=margin, alpha=level.each,
-                level=level.confidence, seed=level.seed, unit=claim.unit,
+            decision = _decided(
+                grouped.tobytes(), None if against is None else against.tobytes(), margin, level,
+                claim.unit,
             )  # fmt: skip
             noise = _noise(grouped, against, margin)
         else:
-            decision = decide_no_effect(
-                grouped, margin=margin, alpha=level.each,
-                level=level.confidence, seed=level.seed, unit=claim.unit,
-            )  # fmt: skip
+            decision = _bounded(grouped.tobytes(), margin, level, claim.unit)
             noise = grouped
             per_scene = -per_scene
         detected = _detected(claim, measured, noise, clusters, level)
@@ -206,6 +206,24 @@ def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Leve
         exercise=measured.exercise,
         numbers=measured.numbers,
     )
+
+
+@lru_cache(maxsize=2048)  # models that differ in one step share most readings, bit for bit
+def _decided(
+    effects: bytes, placebos: bytes | None, margin: float, level: Level, unit: str
+) -> Decision:
+    return decide_causes(
+        np.frombuffer(effects), None if placebos is None else np.frombuffer(placebos),
+        margin=margin, alpha=level.each, level=level.confidence, seed=level.seed, unit=unit,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=2048)
+def _bounded(distances: bytes, margin: float, level: Level, unit: str) -> Decision:
+    return decide_no_effect(
+        np.frombuffer(distances), margin=margin, alpha=level.each, level=level.confidence,
+        seed=level.seed, unit=unit,
+    )  # fmt: skip
 
 
 def _noise(
@@ -252,4 +270,6 @@ def _detected(
 
 @lru_cache(maxsize=1024)  # the dearest part of a decision; faulty models share most readings
 def _rate(noise: tuple[float, ...], spiked: float, alpha: float, seed: int) -> float:
-    return detection_rate(noise, spiked, len(noise), alpha, n_sims=200, seed=seed)
+    return detection_rate(
+        noise, spiked, len(noise), alpha, n_sims=200, seed=seed, enough=LEAST_DETECTED
+    )

@@ -4,7 +4,6 @@ Each scene is run once; other queries, edited pictures and interventions start f
 are per scene and are averaged inside their clusters before any statistics.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -315,8 +314,3 @@ def by_cluster(
     order = list(dict.fromkeys(clusters))
     index = np.array([order.index(name) for name in clusters])
     return np.stack([array[index == at].mean(0) for at in range(len(order))])
-
-
-def replaced(scene: Scene, image: Image.Image) -> Scene:
-    """Return the scene with another picture of the same size."""
-    return dataclasses.replace(scene, image=image, parts=None)

@@ -3,7 +3,6 @@
 What the pytest plugin, the command line and the planted faults share. Nothing is written here.
 """
 
-import fnmatch
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Judged, Level, Measured, judge
+from arrcoc_verify.claim import (
+    LEAST_DETECTED,
+    Claim,
+    Contract,
+    Distances,
+    Effects,
+    Judged,
+    Level,
+    Measured,
+    judge,
+)
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.gate import Gate
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -27,8 +36,6 @@ Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 SPIKE = "spike of the margin's size"
-LEAST_DETECTED = 0.8
-"""Share of samples in which an effect of the margin's size must be found."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -425,8 +432,3 @@ def _measured_from(data: dict[str, Any] | None) -> Measured | None:
         if name in _ARRAYS and value is not None
     }
     return kind(**{**data, **arrays})
-
-
-def matching(claims: Sequence[Claim], patterns: Sequence[str]) -> list[Claim]:
-    """Return the claims whose ids match any shell pattern."""
-    return [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)]
