@@ -141,7 +141,7 @@ def peaks(count: int) -> Change:
 def ranked(maps: Tensor) -> Tensor:
     """Ranks in the picture instead of values, ties broken by place."""
     flat = maps.flatten(1)
-    ranks = flat.argsort(1, stable=True).argsort(1).to(maps.dtype) / flat.shape[1]
+    ranks = flat.argsort(dim=1, stable=True).argsort(1).to(maps.dtype) / flat.shape[1]
     return ranks.reshape(maps.shape)
 
 

@@ -1,0 +1,123 @@
+"""Donors that tell pictures, queries and the scorer that joins them apart.
+
+Without a sound twin, other inputs of the same model stand in: embeddings of other queries show
+whether the query arrives; pictures with an exchange undone show whether pictures are read right.
+"""
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from arrcoc_verify.graph import run
+from arrcoc_verify.lab import Lab
+from arrcoc_verify.metric import mean_over
+from arrcoc_verify.suite.balancing import BROAD_QUERY, ODD_QUERY
+from arrcoc_verify.suite.knowing import PREAMBLE
+from arrcoc_verify.suite.reading import POSTSCRIPT
+
+FEW = 8
+DEAF = 1e-3
+"""Distance of two embeddings, relative to their size, below which they are the same."""
+UNSTABLE = 0.15
+"""Distance that other words for the same thing may make, relative to that of another object."""
+
+
+def _embedded(lab: Lab, queries: list[str]) -> Tensor | None:
+    site = lab.model.role("query")
+    if site is None:
+        return None
+    images = [scene.image for scene in lab.scenes[: len(queries)]]
+    found = run(lab.model, images, queries, read=[site.name])[site.name]
+    return found.double().flatten(1)
+
+
+def _apart(one: Tensor, two: Tensor) -> Tensor:
+    if one.shape != two.shape:  # token by token: compare the means
+        one, two = one.mean(1, keepdim=True), two.mean(1, keepdim=True)
+    return (one - two).norm(dim=1)
+
+
+def query_suspected(lab: Lab) -> str:
+    """Return why the query's embedding is to blame, or "" when it arrives as it should."""
+    few = lab.scenes[:FEW]
+    own = _embedded(lab, [s.query for s in few])
+    other = _embedded(lab, [s.other_query or BROAD_QUERY for s in few])
+    if own is None or other is None:
+        return ""
+    size = own.norm(dim=1).clamp(min=1e-12)
+    between = _apart(own, other)
+    if float((between / size).median()) <= DEAF:
+        return "queries for different objects have the same embedding"
+    same = {
+        "a paraphrase": [s.paraphrase or s.query for s in few],
+        "words before the question": [f"{PREAMBLE} {s.query}" for s in few],
+        "words after the question": [f"{s.query} {POSTSCRIPT}" for s in few],
+        "capitals": [s.query.title() for s in few],
+    }
+    for what, queries in same.items():
+        moved = _apart(own, _embedded(lab, queries))  # type: ignore[arg-type]
+        if float((moved / between.clamp(min=1e-12)).mean()) > UNSTABLE:
+            return f"{what} moves the embedding as another object would"
+    broad, odd = _embedded(lab, [BROAD_QUERY] * len(few)), _embedded(lab, [ODD_QUERY] * len(few))
+    if broad is not None and odd is not None and float(_apart(broad, odd).max()) <= DEAF:
+        return "asking for everything and asking for oddities have the same embedding"
+    absent = _embedded(lab, [s.absent_query or BROAD_QUERY for s in few])
+    if absent is not None and absent.shape == own.shape:
+        near = _cosine(own, absent)
+        if float((near - _cosine(own, other)).median()) > 0.05:
+            return "an absent object is embedded nearer to what is asked than another object is"
+    return ""
+
+
+def _cosine(one: Tensor, two: Tensor) -> Tensor:
+    return (one * two).sum(1) / (one.norm(dim=1) * two.norm(dim=1)).clamp(min=1e-12)
+
+
+def _channels(order: tuple[int, int, int]) -> object:
+    return lambda p: Image.fromarray(np.ascontiguousarray(np.asarray(p)[..., list(order)]))
+
+
+COLOURS = {
+    "red and blue exchanged": _channels((2, 1, 0)),
+    "channels rotated": _channels((1, 2, 0)),
+    "channels rotated back": _channels((2, 0, 1)),
+    "colours inverted": ImageOps.invert,
+}
+PLACES = {
+    "upside down": ImageOps.flip,
+    "mirrored": ImageOps.mirror,
+    "axes exchanged": lambda p: p.transpose(Image.Transpose.TRANSPOSE),
+    "turned right": lambda p: p.transpose(Image.Transpose.ROTATE_270),
+    "turned left": lambda p: p.transpose(Image.Transpose.ROTATE_90),
+    "halves exchanged": lambda p: Image.fromarray(np.roll(np.asarray(p), p.width // 2, 1)),
+}
+
+
+def picture_put_right(lab: Lab, *, places: bool) -> str:
+    """Return which exchange, undone in the picture, lets the asked object be found; "" if none.
+
+    Args:
+        lab: model and scenes.
+        places: try exchanges of place too, which every scorer would have to show.
+    """
+    if lab.model.role("query_relevance") is None:
+        return ""
+    few = lab.subset(range(min(FEW, len(lab))))
+    asked = _lead(few, [s.image for s in few.scenes])
+    tried = {**COLOURS, **(PLACES if places else {})}
+    gains = {
+        name: _lead(few, [change(s.image) for s in few.scenes])  # type: ignore[operator]
+        for name, change in tried.items()
+    }
+    best = max(gains, key=lambda name: gains[name])
+    return best if gains[best] > max(2 * asked, asked + 0.3) else ""
+
+
+def _lead(lab: Lab, images: list[Image.Image]) -> float:
+    """Return how far the asked object's relevance to the query leads, in spreads of its picture."""
+    result = lab.run_on(images)
+    scores = lab.map(result, "query_relevance")
+    rest = ~lab.target
+    size = scores.std(1, unbiased=False).clamp(min=float(torch.finfo(torch.float32).tiny))
+    return float(((mean_over(scores, lab.target) - mean_over(scores, rest)) / size).mean())
