@@ -306,6 +306,14 @@ class Lab:
         )
 
 
+def scene_size(model: Model) -> int:
+    """Return the side in pixels at which square scenes of whole cells are made for a model."""
+    rows, columns = model.declaration.grid
+    step = int(np.lcm(rows, columns))
+    side = max(model.declaration.image_size)
+    return max(step, round(side / step) * step)
+
+
 def by_cluster(
     values: Tensor | NDArray[np.float64], clusters: Sequence[str]
 ) -> NDArray[np.float64]:

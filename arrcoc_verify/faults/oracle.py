@@ -18,6 +18,7 @@ from torch import Tensor
 from arrcoc_verify.errors import NonFinite
 from arrcoc_verify.faults.fault import Fault
 from arrcoc_verify.graph import Edit, Run, ask, resume, run
+from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model, patches_last
 from arrcoc_verify.scenes import scenes
 from arrcoc_verify.scenes.scene import Scene
@@ -82,10 +83,7 @@ class Killable:
 
 def probing_scenes(model: Model, per_cluster: int = 2) -> tuple[Scene, ...]:
     """Return the scenes on which models are compared."""
-    rows, columns = model.declaration.grid
-    step = int(np.lcm(rows, columns))
-    size = max(step, round(max(model.declaration.image_size) / step) * step)
-    return _scenes(model.declaration.grid, size, per_cluster)
+    return _scenes(model.declaration.grid, scene_size(model), per_cluster)
 
 
 @cache

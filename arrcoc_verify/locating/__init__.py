@@ -18,6 +18,8 @@ from arrcoc_verify.verdict import GateResult, Outcome, Verdict
 CRASHED = "the check could not be made"
 """How the reason of a check begins that raised: it says nothing of what it checks."""
 SCORED = {"information": "information", "salience": "salience", "query_relevance": "coupling"}
+EXONERATED, SEVERAL = 0.25, 3
+"""What is left of the votes for a part that several claims of its own speak for."""
 DOUBT = 0.3
 """Weight of a claim that is undecided against one that is refuted."""
 
@@ -124,7 +126,16 @@ def ballot(refuted: Sequence[Verdict], verdicts: Sequence[Verdict]) -> dict[str,
             parts = _parts(one)
             for part in set(parts) & set(votes):
                 votes[part] += weight / len(parts)
+    for part in votes:
+        votes[part] *= _credit(part, verdicts)
     return {part: count for part, count in votes.items() if count > 0}
+
+
+def _credit(part: str, verdicts: Sequence[Verdict]) -> float:
+    """Return less than 1 where every claim that speaks of this part alone holds, and some do."""
+    own = [v.outcome for v in verdicts if _parts(v) == (part,)]
+    refuted, held = own.count(Outcome.REFUTED), own.count(Outcome.HOLDS)
+    return EXONERATED if not refuted and held >= SEVERAL else 1.0
 
 
 def _entering(
@@ -135,7 +146,7 @@ def _entering(
     right = picture_put_right(lab, places=len(scorers) > 1)
     if right:
         return "input", f"with pictures {right} the asked object is found"
-    said = query_suspected(lab)
+    said = query_suspected(lab, {one.id for one in refuted})
     if said:
         return "query", said
     if part == "query" or (part in ("input", "encoder") and scorers == {"coupling"}):

@@ -117,7 +117,7 @@ def query_hears_both(lab: Lab) -> Effects:
     return Effects(values=torch.stack(gains).amin(0), spiked=spiked_map(lab, COUPLING, 0.1))
 
 
-def _seen_through(lab: Lab, dose: float) -> Run:
+def seen_through(lab: Lab, dose: float) -> Run:
     """The target blended into the mean colour of the rest, `dose` of it left."""
 
     def make() -> Run:
@@ -135,7 +135,7 @@ def _seen_through(lab: Lab, dose: float) -> Run:
 
 def query_is_graded(lab: Lab) -> Effects:
     """Share of dose pairs in order, ties at half, as the asked object shows more."""
-    reads = torch.stack([lab.over(_seen_through(lab, d), COUPLING, lab.target) for d in DOSES], 1)
+    reads = torch.stack([lab.over(seen_through(lab, d), COUPLING, lab.target) for d in DOSES], 1)
     pairs = [(i, j) for i in range(len(DOSES)) for j in range(i + 1, len(DOSES))]
     steps = torch.stack([reads[:, j] - reads[:, i] for i, j in pairs], 1)
     ordered = (steps > 1e-9).double() + 0.5 * (steps.abs() <= 1e-9).double()
