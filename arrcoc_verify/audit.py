@@ -184,6 +184,12 @@ def _own_controls() -> dict[str, dict[str, str]]:
     return load_controls()
 
 
+def _own_error_rates() -> dict[str, Any] | None:
+    from arrcoc_verify.faults.selftest import kept  # faults use the trial
+
+    return kept.for_the_page()
+
+
 def _key(model: Model, found: SceneSet, settings: Settings) -> str:
     parts = [
         model.name, model.spec, model.digest, found.digest, provenance.tool()["digest"],
@@ -217,7 +223,7 @@ def _header(
         environment=provenance.environment(),
         seed=settings.seed,
         planned=planned,
-        selftest=None,
+        selftest=_own_error_rates(),
     )  # fmt: skip
 
 

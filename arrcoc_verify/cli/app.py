@@ -239,3 +239,36 @@ def conformance(
     from arrcoc_verify.cli import reading
 
     raise typer.Exit(reading.conformance(spec, json=json))
+
+
+@app.command(
+    short_help="Measure how far this verifier can be trusted.",
+    epilog="Example: arrcoc-verify selftest --faults 'map-*:relevance*' --healthy 0 --json s.json",
+)
+def selftest(  # noqa: PLR0913 - a door: one parameter an option
+    model: ModelOption = None,
+    faults: Annotated[
+        list[str] | None, _option("--faults", "PATTERN", "Only these, as 'map-*'; repeatable.")
+    ] = None,
+    seeds: Annotated[int, _option("--seeds", "N", "Draws of scenes for each fault.")] = 1,
+    healthy: Annotated[int, _option("--healthy", "N", "Runs on healthy models.")] = 300,
+    jobs: Annotated[int, _option("--jobs", "N", "Processes.")] = 2,
+    json: JsonOption = None,
+    resume: Annotated[
+        File, _option("--resume", "DIR", "Where cases are kept; go on with those that are there.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Let audits show this run: reports/selftest.json.")
+    ] = False,
+) -> None:
+    """Try the suite on models with planted faults and on healthy ones; print its error rates.
+
+    Exit code 1 when a target is missed. A run that was stopped goes on when it is repeated.
+    """
+    from arrcoc_verify.cli import selftesting
+
+    given = {
+        "model": model, "faults": faults, "seeds": seeds, "healthy": healthy, "jobs": jobs,
+    }  # fmt: skip
+    code = selftesting.selftest(given, json=json, folder=resume, keep=keep)
+    raise typer.Exit(code)

@@ -1,9 +1,9 @@
 """Whether a fault can be seen at all: it is held against its sound model, which no user has.
 
 On photographs that the suite does not use, both models are asked the same, alone and in batches,
-twice, with odd pictures and words, and with the same values written into their sites. A fault counts
-as killable when a budget, a reported quantity or a contract differs; otherwise it is presumed
-equivalent, with the bound that this many cases without a difference allow.
+twice, with odd pictures and words, and with the same values written into their sites. A fault
+counts as killable when a budget, a reported quantity or a contract differs; otherwise it is
+presumed equivalent, with the bound that this many cases without a difference allow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -217,9 +217,7 @@ def compare(model: Model, reference: Reference) -> Killable:
         if probe.startswith("write"):
             broken += [f"the answer to {probe}"] if moved >= SEEN else []
             continue
-        whole = replace(
-            whole, budget=max(whole.budget, moved), reported=max(whole.reported, told)
-        )
+        whole = replace(whole, budget=max(whole.budget, moved), reported=max(whole.reported, told))
     broken += [*_contracts(model, found), *_ends(found, reference.said)]
     return replace(whole, contract=tuple(broken))
 
@@ -234,7 +232,7 @@ def _range(model: Model) -> float:
 def _apart(
     found: Mapping[str, Tensor], sound: Mapping[str, Tensor], scale: float
 ) -> tuple[float, float]:
-    """Return tokens by which a patch moves, on the scale of 64..400, and by which reports differ."""
+    """Return by how many tokens a patch moves, on the scale of 64..400, and how far reports do."""
     if any(not bool(torch.isfinite(value).all()) for value in found.values()):
         return float("inf"), float("inf")
     moved = float((found["tokens"] - sound["tokens"]).abs().max()) * scale

@@ -61,7 +61,8 @@ def _source(site: Site) -> str:
 
 
 def _changed(step: Step, site: Site, change: Change) -> Callable[..., Any]:
-    count, key = len(step.inputs), site.at.key if not _inside(site) else None
+    count = len(step.inputs)
+    key = site.at.key if isinstance(site.at, Output) else None
 
     def at_output(*inputs: Any) -> Any:
         result = step.run(*inputs[:count])

@@ -81,9 +81,7 @@ def _of_gates(failed: Sequence[GateResult], lab: Lab) -> Suspect | None:
     return best[1] if best else None
 
 
-def _of_claims(
-    refuted: Sequence[Verdict], verdicts: Sequence[Verdict], lab: Lab
-) -> Suspect | None:
+def _of_claims(refuted: Sequence[Verdict], verdicts: Sequence[Verdict], lab: Lab) -> Suspect | None:
     votes = ballot(refuted, verdicts)
     if not votes:
         return None
@@ -138,9 +136,7 @@ def _credit(part: str, verdicts: Sequence[Verdict]) -> float:
     return EXONERATED if not refuted and held >= SEVERAL else 1.0
 
 
-def _entering(
-    part: str, reason: str, refuted: Sequence[Verdict], lab: Lab
-) -> tuple[str, str]:
+def _entering(part: str, reason: str, refuted: Sequence[Verdict], lab: Lab) -> tuple[str, str]:
     """Tell pictures, queries and coupling apart by donors."""
     scorers = _scorers_blamed(refuted)
     right = picture_put_right(lab, places=len(scorers) > 1)
@@ -162,5 +158,3 @@ def _scorers_blamed(refuted: Sequence[Verdict]) -> set[str]:
         if len(blamed) == 1 and not set(_parts(one)) & {"balancing", "attending"}:
             alone |= blamed
     return alone
-
-

@@ -66,8 +66,10 @@ def unrepeatable(lab: Lab) -> Site | None:
     back = _read(lab, images[::-1], queries[::-1])
     return _first(
         lab,
-        lambda site: not torch.equal(one[site.name], two[site.name])
-        or _off(one[site.name], back[site.name].flip(0)) > _limit(lab),
+        lambda site: (
+            not torch.equal(one[site.name], two[site.name])
+            or _off(one[site.name], back[site.name].flip(0)) > _limit(lab)
+        ),
     )
 
 
@@ -83,8 +85,10 @@ def batch_bound(lab: Lab) -> Site | None:
     mixed = _read(lab, [*images[:half], *plain], [*queries[:half], *queries[::-1][: size - half]])
     return _first(
         lab,
-        lambda site: _off(alone[site.name], together[site.name]) > _limit(lab)
-        or _off(alone[site.name][:half], mixed[site.name][:half]) > _limit(lab),
+        lambda site: (
+            _off(alone[site.name], together[site.name]) > _limit(lab)
+            or _off(alone[site.name][:half], mixed[site.name][:half]) > _limit(lab)
+        ),
     )
 
 
@@ -98,8 +102,10 @@ def padding_bound(lab: Lab) -> Site | None:
     count = len(few)
     return _first(
         lab,
-        lambda site: _off(plain[site.name], spaced[site.name]) > _limit(lab)
-        or _off(plain[site.name], beside[site.name][:count]) > _limit(lab),
+        lambda site: (
+            _off(plain[site.name], spaced[site.name]) > _limit(lab)
+            or _off(plain[site.name], beside[site.name][:count]) > _limit(lab)
+        ),
     )
 
 
@@ -164,9 +170,11 @@ def _unmoved(lab: Lab, one: Run, two: Run, root: str) -> Site | None:
     said = {"reported_weights", "reported_tensions"}
     return _first(
         lab,
-        lambda site: site.at.step in reached
-        and site.role not in said
-        and _off(one[site.name], two[site.name]) <= SAME,
+        lambda site: (
+            site.at.step in reached
+            and site.role not in said
+            and _off(one[site.name], two[site.name]) <= SAME
+        ),
     )
 
 

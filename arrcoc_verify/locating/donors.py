@@ -41,7 +41,8 @@ def _embedded(lab: Lab, queries: list[str]) -> Tensor | None:
 def _apart(one: Tensor, two: Tensor) -> Tensor:
     if one.shape != two.shape:  # token by token: compare the means
         one, two = one.mean(1, keepdim=True), two.mean(1, keepdim=True)
-    return (one - two).norm(dim=1)
+    distance: Tensor = (one - two).norm(dim=1)
+    return distance
 
 
 def query_suspected(lab: Lab, refuted: Collection[str]) -> str:
@@ -119,7 +120,9 @@ SAME: dict[str, tuple[tuple[str, ...], Callable[[Scene], str]]] = {
 
 
 def _cosine(one: Tensor, two: Tensor) -> Tensor:
-    return (one * two).sum(1) / (one.norm(dim=1) * two.norm(dim=1)).clamp(min=1e-12)
+    size = (one.norm(dim=1) * two.norm(dim=1)).clamp(min=1e-12)
+    cosine: Tensor = (one * two).sum(1) / size
+    return cosine
 
 
 def _channels(order: tuple[int, int, int]) -> object:

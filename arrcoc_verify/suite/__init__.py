@@ -11,7 +11,8 @@ from arrcoc_verify.suite import attending, balancing, knowing, reading, steps, w
 from arrcoc_verify.suite.gates import GATES
 
 CLAIMS: tuple[Claim, ...] = (
-    *knowing.CLAIMS, *reading.CLAIMS, *steps.CLAIMS, *balancing.CLAIMS, *attending.CLAIMS, *whole.CLAIMS,
+    *knowing.CLAIMS, *reading.CLAIMS, *steps.CLAIMS, *balancing.CLAIMS, *attending.CLAIMS,
+    *whole.CLAIMS,
 )  # fmt: skip
 """Every built-in claim."""
 

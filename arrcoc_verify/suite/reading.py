@@ -56,7 +56,8 @@ def off_after_turning(lab: Lab, role: str, name: str) -> Tensor:
     expected = torch.rot90(before, quarters, (1, 2))
     after = lab.map(turned(lab, name), role).unflatten(1, lab.grid)
     size = max(lab.spread(role), float(torch.finfo(torch.float32).tiny))
-    return (after - expected).square().mean((1, 2)).sqrt() / size
+    off: Tensor = (after - expected).square().mean((1, 2)).sqrt() / size
+    return off
 
 
 def scores_move_with_the_picture(lab: Lab) -> Distances:
@@ -72,8 +73,12 @@ def scores_move_with_the_picture(lab: Lab) -> Distances:
     )
 
 
+def _asking(lab: Lab, name: str, queries: list[str]) -> Run:
+    return lab.kept(name, lambda: ask(lab.clean, queries, read=lab.inner_sites))
+
+
 def _said_otherwise(lab: Lab, name: str, queries: list[str]) -> Distances:
-    result = lab.kept(name, lambda: ask(lab.clean, queries, read=lab.inner_sites))
+    result = _asking(lab, name, queries)
     spiked = lab.shifted(COUPLING, 0.25 * lab.spread(COUPLING), None)
     return Distances(values=lab.moved(result, COUPLING), spiked=lab.moved(spiked, COUPLING))
 
@@ -107,9 +112,7 @@ def query_hears_both(lab: Lab) -> Effects:
             names = [scene.target.label, scene.distractor.label if scene.distractor else ""]
             one, two = names if first else names[::-1]
             queries.append(f"find the {one} and the {two}")
-        both = lab.kept(
-            f"both:{first}", lambda q=queries: ask(lab.clean, q, read=lab.inner_sites)
-        )
+        both = _asking(lab, f"both:{first}", queries)
         gains += [
             lab.over(both, COUPLING, region) - lab.over(absent, COUPLING, region)
             for region in (lab.target, lab.distractor)

@@ -71,7 +71,7 @@ SCORER_PARTS = {"information": "information", "salience": "salience", "query": "
 def span(claim: str, stage: str) -> tuple[str, ...]:
     """Return the parts that a claim speaks of; for an unknown claim those of its stage."""
     if fnmatch.fnmatchcase(claim, "knowing.*-features-carry-the-score"):
-        return (SCORER_PARTS[claim.split(".")[1].split("-")[0]],)
+        return (SCORER_PARTS[claim.partition(".")[2].partition("-")[0]],)
     found = next((parts for pattern, parts in _SPANS if fnmatch.fnmatchcase(claim, pattern)), None)
     return found or tuple(part for part, of in PARTS.items() if of == stage)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from arrcoc_verify.claim import Claim, Distances, Effects, Measure
+from arrcoc_verify.claim import Claim, Distances, Effects
 from arrcoc_verify.effect import frozen_for
 from arrcoc_verify.graph import Edit
 from arrcoc_verify.lab import Lab, NotApplicable
@@ -70,14 +70,13 @@ def _beside(lab: Lab) -> Tensor:
 def scores_belong_to_their_patch(lab: Lab) -> Distances:
     """Change the target only: what its neighbours' scores do, over what its own do."""
     beside, off = _beside(lab), {}
-    pairs = {
-        "information": lambda: (lab.edited("information", 0.0), lab.edited("information", 1.0)),
-        COUPLING: lambda: (seen_through(lab, 0.0), lab.clean),
-    }
-    for role, runs in pairs.items():
+    for role in ("information", COUPLING):
         if lab.model.role(role) is None:
             continue
-        low, high = runs()
+        if role == COUPLING:
+            low, high = seen_through(lab, 0.0), lab.clean
+        else:
+            low, high = lab.edited(role, 0.0), lab.edited(role, 1.0)
         moved = (lab.map(high, role) - lab.map(low, role)).square()
         inside = mean_over(moved, lab.target).sqrt()
         outside = mean_over(moved, beside).sqrt()
@@ -96,7 +95,7 @@ def relevance_has_a_value_of_its_own(lab: Lab) -> Effects:
     values = patches_last(lab.clean[site.name], site, lab.grid)
     shares = []
     for row in values:
-        found, counts = row.unique(return_counts=True)
+        counts = row.unique(return_counts=True)[1]
         shares.append(float((counts == 1).sum()) / len(row))
     return Effects(values=torch.tensor(shares, dtype=torch.float64))
 

@@ -183,7 +183,7 @@ def _one(name: str, root: str, said: str, change: Callable[..., object],
     return Operator(
         name=name, stage=stage, sentence=f"{what} {said}", strength=strength,
         also=("encoder",) if root == "images" else (),
-        plant=lambda model: entering(model, root, each(change)),  # type: ignore[arg-type]
+        plant=lambda model: entering(model, root, each(change)),
     )  # fmt: skip
 
 

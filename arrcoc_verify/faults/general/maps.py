@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from arrcoc_verify.faults.general.operator import STAGE, Operator, named, words
 from arrcoc_verify.faults.planting import map_at, map_behind
-from arrcoc_verify.model import SCORERS, Model
+from arrcoc_verify.model import SCORERS
 
 Change = Callable[[Tensor], Tensor]
 
@@ -48,7 +48,8 @@ def quantised(levels: int) -> Change:
 
     def change(maps: Tensor) -> Tensor:
         size = (_high(maps) - _low(maps)).clamp(min=torch.finfo(maps.dtype).tiny)
-        return _low(maps) + ((maps - _low(maps)) / size * (levels - 1)).round() / (levels - 1) * size
+        steps = ((maps - _low(maps)) / size * (levels - 1)).round()
+        return _low(maps) + steps / (levels - 1) * size
 
     return change
 
@@ -234,7 +235,7 @@ SIMPLE: dict[str, tuple[str, Change, tuple[str, ...]]] = {
 }  # fmt: skip
 DIALLED: dict[str, tuple[str, Callable[[float], Change], tuple[float, ...]]] = {
     "map-quantised": ("has few levels", lambda d: quantised(int(d)), (2, 4, 8)),
-    "map-capped": ("is cut off above", lambda d: capped(d), (0.5, 0.3)),
+    "map-capped": ("is cut off above", capped, (0.5, 0.3)),
     "map-blurred": ("is averaged over neighbours", lambda d: blurred(int(d)), (3, 5)),
     "map-moved": ("lies some patches off", lambda d: moved(0, int(d)), (1, 3)),
     "map-peaks-only": ("is kept in its few greatest patches", lambda d: peaks(int(d)), (5, 20)),
@@ -322,5 +323,3 @@ def operators() -> tuple[Operator, ...]:
     found += [_instead_of(a, b) for a, b in pairs]
     found += [_leaking(a, b, 1.0) for a, b in pairs]
     return tuple(found)
-
-

@@ -113,8 +113,8 @@ PLACES = (
 )  # fmt: skip
 
 
-def _place(name: str, number: int) -> tuple[str, ...]:
-    """Return three of the places for each operator, so that each place meets several."""
+def _places(number: int) -> tuple[str, ...]:
+    """Return three of the places for an operator, so that each place meets several."""
     return tuple(PLACES[(number + step) % len(PLACES)] for step in (0, 3, 6))
 
 
@@ -130,5 +130,5 @@ def operators() -> tuple[Operator, ...]:
             sentence=f"{words(role)} {said}", plant=_planted(role, make),
         )
         for number, (name, (said, make)) in enumerate(MEMORIES.items())
-        for role in _place(name, number)
+        for role in _places(number)
     )  # fmt: skip

@@ -168,8 +168,10 @@ def operators() -> tuple[Operator, ...]:
         for name, (said, change, also) in CHANGES.items():
             found.append(_at(named(name, role), role, said, change, also))
         for name, (said, make) in BY_CHANNEL.items():
-            for channel in range(3):
-                found.append(_at(named(name, f"{role}-{channel}"), role, said, make(channel)))
+            found += [
+                _at(named(name, f"{role}-{channel}"), role, said, make(channel))
+                for channel in range(3)
+            ]
         for name in ("vector-rolled", "vector-constant", "vector-winner", "vector-first-for-all"):
             said, change, also = CHANGES[name]
             found.append(_behind(named(name, role), role, said, change, also))
