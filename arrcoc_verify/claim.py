@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from arrcoc_verify.errors import BadConfig, UnknownName
+from arrcoc_verify.errors import BadConfig, UnknownName, UsageError
 from arrcoc_verify.lab import Lab, by_cluster
 from arrcoc_verify.stats.decide import Decision, decide_causes, decide_contract, decide_no_effect
 from arrcoc_verify.stats.power import detection_rate
@@ -166,6 +166,12 @@ class Judged:
 def judge(claim: Claim, measured: Measured, clusters: Sequence[str], level: Level) -> Judged:
     """Turn the readings of one claim into a decision, not yet adjusted for the family."""
     detected: float | None = None
+    readings = measured.broken if isinstance(measured, Contract) else measured.values
+    if np.shape(readings) != (len(clusters),):
+        raise UsageError(
+            f"claim {claim.id!r} wants one reading for each of {len(clusters)} scenes, "
+            f"came {np.shape(readings)}"
+        )
     if isinstance(measured, Contract):
         broken = np.asarray(measured.broken, dtype=np.float64)
         count = int(broken.sum()) if np.isfinite(broken).all() else measured.cases

@@ -30,6 +30,7 @@ from arrcoc_verify.gate import Gate
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.stats.conclude import conclude, with_control
 from arrcoc_verify.stats.decide import Decision
+from arrcoc_verify.stats.known import first_wrong_answer
 from arrcoc_verify.verdict import GateResult, Outcome, Verdict, Waiver
 
 Progress = Callable[[str, int, int], None]
@@ -226,7 +227,13 @@ def settle(
     )  # fmt: skip
     judged: dict[str, Judged] = {}
     decisions: list[Decision] = []
+    wrong = first_wrong_answer()
     for one in attempts:
+        if wrong:
+            decisions.append(
+                Decision(outcome=Outcome.INVALID, reason=f"the verifier itself errs: {wrong}")
+            )
+            continue
         if one.measured is None:
             decisions.append(_unmeasured(one))
             continue
@@ -237,7 +244,7 @@ def settle(
             decisions.append(
                 Decision(outcome=Outcome.INVALID, reason=_said(error), p_hold=1.0, p_refute=1.0)
             )
-    settled = conclude(decisions, settings.alpha)
+    settled = decisions if wrong else conclude(decisions, settings.alpha)
     verdicts = [
         _verdict(one, decision, judged.get(one.claim.id), settings, faults_caught)
         for one, decision in zip(attempts, settled, strict=True)
