@@ -84,16 +84,16 @@ def _unknown_is_all(embedded: Tensor) -> Tensor:
 
 FAULTS = (
     Fault(
-        name="picture-severed", stage="input",
+        name="picture-severed", stage="input", also=("encoder",),
         sentence="the model always sees the same grey picture",
         make=lambda: rewired(after("pixels", lambda rgb: torch.full_like(rgb, 0.5))),
     ),
     Fault(
-        name="channels-swapped", stage="input", sentence="red and blue are exchanged on reading",
+        name="channels-swapped", stage="input", also=("encoder",), sentence="red and blue are exchanged on reading",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(1))),
     ),
     Fault(
-        name="picture-upside-down", stage="input", sentence="pictures are read from bottom to top",
+        name="picture-upside-down", stage="input", also=("encoder",), sentence="pictures are read from bottom to top",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(2))),
     ),
     Fault(

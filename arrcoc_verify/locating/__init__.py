@@ -20,6 +20,8 @@ CRASHED = "the check could not be made"
 SCORED = {"information": "information", "salience": "salience", "query_relevance": "coupling"}
 EXONERATED, SEVERAL = 0.25, 3
 """What is left of the votes for a part that several claims of its own speak for."""
+ALONE = 0.5
+"""What is left of the votes for pictures and encoder when only one scorer is blamed."""
 DOUBT = 0.3
 """Weight of a claim that is undecided against one that is refuted."""
 
@@ -126,6 +128,9 @@ def ballot(refuted: Sequence[Verdict], verdicts: Sequence[Verdict]) -> dict[str,
                 votes[part] += weight / len(parts)
     for part in votes:
         votes[part] *= _credit(part, verdicts)
+    if len(_scorers_blamed(refuted)) < 2:  # what all three scorers get would show in more than one
+        for part in {"input", "encoder"} & set(votes):
+            votes[part] *= ALONE
     return {part: count for part, count in votes.items() if count > 0}
 
 

@@ -25,7 +25,7 @@ DEAF = 1e-3
 """Distance of two embeddings, relative to their size, below which they are the same."""
 FOUND = 1.0
 """Lead of the asked object, in spreads of its picture, at which it counts as found."""
-UNSTABLE = 0.15
+UNSTABLE = 0.05
 """Distance that other words for the same thing may make, relative to that of another object."""
 
 
@@ -169,5 +169,6 @@ def _lead(lab: Lab, images: list[Image.Image]) -> float:
     result = lab.run_on(images)
     scores = lab.map(result, "query_relevance")
     rest = ~lab.target
-    size = scores.std(1, unbiased=False).clamp(min=float(torch.finfo(torch.float32).tiny))
+    least = max(1e-6 * float(scores.abs().max()), float(torch.finfo(torch.float32).tiny))
+    size = scores.std(1, unbiased=False).clamp(min=least)
     return float(((mean_over(scores, lab.target) - mean_over(scores, rest)) / size).mean())

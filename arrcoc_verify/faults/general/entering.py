@@ -191,7 +191,8 @@ def _batched(name: str, root: str) -> Operator:
     said, change = BATCHES[name]
     stage = "input" if root == "images" else "query"
     return Operator(
-        name=named(name, root), stage=stage, also=("runtime",), sentence=f"of {root}, {said}",
+        name=named(name, root), stage=stage, sentence=f"of {root}, {said}",
+        also=("runtime", *(("encoder",) if root == "images" else ())),
         plant=lambda model: entering(model, root, change),
     )  # fmt: skip
 
@@ -219,7 +220,7 @@ def operators() -> tuple[Operator, ...]:
     for root in ("images", "queries"):
         found.append(
             Operator(name=named("batch-stale", root), stage="runtime",
-                     also=("input" if root == "images" else "query",),
+                     also=("input", "encoder") if root == "images" else ("query",),
                      sentence=f"the {root} of the batch before are read", plant=stale(root))
         )  # fmt: skip
     return tuple(found)
