@@ -89,11 +89,13 @@ FAULTS = (
         make=lambda: rewired(after("pixels", lambda rgb: torch.full_like(rgb, 0.5))),
     ),
     Fault(
-        name="channels-swapped", stage="input", also=("encoder",), sentence="red and blue are exchanged on reading",
+        name="channels-swapped", stage="input", also=("encoder",),
+        sentence="red and blue are exchanged on reading",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(1))),
     ),
     Fault(
-        name="picture-upside-down", stage="input", also=("encoder",), sentence="pictures are read from bottom to top",
+        name="picture-upside-down", stage="input", also=("encoder",),
+        sentence="pictures are read from bottom to top",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(2))),
     ),
     Fault(

@@ -59,7 +59,8 @@ def _in_place(mixed: Tensor, level: Tensor) -> Tensor:
 
 FAULTS = (
     Fault(
-        name="dropout-left-on", stage="runtime", also=("knowing",), sentence="one patch in ten is dropped, at random",
+        name="dropout-left-on", stage="runtime", also=("knowing",),
+        sentence="one patch in ten is dropped, at random",
         make=_noisy,
     ),
     Fault(

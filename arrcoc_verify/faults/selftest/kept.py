@@ -8,23 +8,22 @@ from typing import Any
 from arrcoc_verify.faults import controls
 from arrcoc_verify.scenes import fixtures
 
-FILE = "selftest.json"
+FILE, CALIBRATION = "selftest.json", "calibration.json"
 
 
-def path() -> Path:
-    """Return where the last full selftest lies: in an installed package, or in the checkout."""
+def path(name: str = FILE) -> Path:
+    """Return where the last full run lies: in an installed package, or in the checkout."""
     folder = fixtures.folder()
-    inside = folder / FILE
-    return inside if folder.name == "_fixtures" else folder.parent / "reports" / FILE
+    return folder / name if folder.name == "_fixtures" else folder.parent / "reports" / name
 
 
-def load() -> dict[str, Any] | None:
-    """Return the last full selftest, or None when there is none."""
+def load(name: str = FILE) -> dict[str, Any] | None:
+    """Return the last full run, or None when there is none."""
     try:
-        data = json.loads(path().read_text(encoding="utf-8"))
+        data = json.loads(path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return data if isinstance(data, dict) and "detection" in data else None
+    return data if isinstance(data, dict) and {"detection", "tables"} & set(data) else None
 
 
 def for_the_page() -> dict[str, Any] | None:
@@ -32,13 +31,13 @@ def for_the_page() -> dict[str, Any] | None:
 
     Rates that other code than is running was measured by say so.
     """
-    data = load()
+    data, calibrated = load(), calibration_rates(load(CALIBRATION) or {})
     if data is None:
-        return None
+        return {"rates": calibrated} if calibrated else None
     stale = "" if data.get("digest") == controls.digest() else " (other version)"
     return {
         "date": str(data.get("date", "")), "digest": str(data.get("digest", "")),
-        "rates": [{**rate, "name": rate["name"] + stale} for rate in rates(data)],
+        "rates": [*({**rate, "name": rate["name"] + stale} for rate in rates(data)), *calibrated],
     }  # fmt: skip
 
 
@@ -55,3 +54,31 @@ def rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         for name, hits, n, ends in found
         if n
     ]
+
+
+def calibration_rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the worst simulated figure of each kind that matters most, with its interval."""
+    found = []
+    for title, said, worst in SHOWN:
+        rows = [
+            row for row in data.get("tables", {}).get(title, ())
+            if said in row["what"] and row["shape"] in ("normal", "skewed")
+        ]  # fmt: skip
+        if rows:
+            row = worst(rows, key=lambda one: one["rate"]["value"] - one["nominal"])
+            rate = row["rate"]
+            name = (
+                f"{row['what']}, {row['shape']} effects, n = {row['n']} (meant: {row['nominal']})"
+            )
+            found.append({
+                "name": name, "share": rate["value"], "low": rate["low"], "high": rate["high"],
+                "n": rate["n"],
+            })  # fmt: skip
+    return found
+
+
+SHOWN: tuple[tuple[str, str, Any], ...] = (
+    ("Coverage of intervals of the mean", "auto", min),
+    ("Families on their margins: runs with any wrong verdict", "wrongly", max),
+)
+"""Title of a table, word of the rows that count, and which of them is worst."""

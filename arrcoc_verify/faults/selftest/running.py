@@ -137,11 +137,12 @@ def _all(
     spawn = multiprocessing.get_context("spawn")  # torch does not like to be forked
     with ProcessPoolExecutor(plan.jobs, mp_context=spawn) as pool:
         try:
-            waiting = {pool.submit(_several, batch): batch for batch in _batches(left, plan.jobs)}
+            waiting = [
+                pool.submit(_several, batch, plan.folder) for batch in _batches(left, plan.jobs)
+            ]
             for future in as_completed(waiting):
-                for key, data in future.result():
-                    _keep(plan.folder, key, data, found)
-                    done(key, len(found), len(jobs))
+                found |= future.result()
+                done(f"{len(found)} cases", len(found), len(jobs))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -154,8 +155,12 @@ def _batches(jobs: Sequence[Any], workers: int) -> Iterable[Sequence[Any]]:
     return [jobs[start : start + size] for start in range(0, len(jobs), size)]
 
 
-def _several(jobs: Sequence[Any]) -> list[tuple[str, Any]]:
-    return [(key, asdict(what(*arguments))) for key, what, arguments in jobs]
+def _several(jobs: Sequence[Any], folder: Path) -> dict[str, Any]:
+    """Run some cases in a process of their own; each is kept as soon as it is there."""
+    found: dict[str, Any] = {}
+    for key, what, arguments in jobs:
+        _keep(folder, key, asdict(what(*arguments)), found)
+    return found
 
 
 def _keep(folder: Path, key: str, data: Any, found: dict[str, Any]) -> None:
