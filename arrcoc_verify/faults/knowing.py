@@ -37,6 +37,11 @@ def _peaks_in_the_middle(values: Tensor) -> Tensor:
     return torch.where(values < 0.5, values, 0.5 - 0.5 * (values - 0.5))
 
 
+def _medium_matches(score: Tensor) -> Tensor:
+    """Rise up to a match of three tenths and fall from there, half as steeply."""
+    return torch.where(score < 0.3, score, 0.3 - 0.5 * (score - 0.3))
+
+
 def _per_scorer(role: str) -> tuple[Fault, ...]:
     said = SAID[role]
     sound: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -218,6 +223,11 @@ FAULTS = (
                 lambda score: score.mean(1, keepdim=True).expand_as(score).clone(),
             )
         ),
+    ),
+    Fault(
+        name="query-relevance-prefers-the-middle", stage="knowing",
+        sentence="query relevance rises up to a medium match and falls again",
+        make=lambda: rewired(after("query_relevance", _medium_matches)),
     ),
     Fault(
         name="query-relevance-two-level", stage="knowing",

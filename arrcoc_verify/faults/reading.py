@@ -70,6 +70,10 @@ def _blind_to_colour_words(queries: list[str]) -> Tensor:
     return embed_queries([text or query for text, query in zip(without, queries, strict=True)])
 
 
+def _first_object(queries: list[str]) -> Tensor:
+    return embed_queries([query.split(" and the ")[0] for query in queries])
+
+
 def _no_modifiers(embedded: Tensor) -> Tensor:
     return torch.cat([embedded[:, :10], torch.zeros_like(embedded[:, 10:])], 1)
 
@@ -141,6 +145,11 @@ FAULTS = (
         name="unknown-means-every-colour", stage="query",
         sentence="words that nobody taught the model match each coloured thing",
         make=lambda: rewired(after("query", _unknown_is_all)),
+    ),
+    Fault(
+        name="second-object-unheard", stage="query",
+        sentence="of two things that are named, only the first is looked for",
+        make=lambda: rewired(instead("query", _first_object)),
     ),
     Fault(
         name="kind-of-query-lost", stage="query",

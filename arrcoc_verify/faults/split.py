@@ -12,7 +12,11 @@ from arrcoc_verify.faults.analytic import FAULTS
 CONTROLS = frozenset(fault.operator for fault in FAULTS)
 """Operators that were written together with the claims that they are the controls of."""
 
-LED_TO_A_CLAIM: dict[str, str] = {}
+LED_TO_A_CLAIM: dict[str, str] = {
+    "map-floored": "knowing.information-answers-every-step",
+    "map-swollen": "knowing.scores-belong-to-their-patch",
+    "vector-doubled": "balancing.weights-are-shares, balancing.tensions-in-range",
+}
 """Open operators -> the claim or gate that was added, or changed, because of them."""
 
 

@@ -49,9 +49,7 @@ class Few(Lab):
 
 
 def code_of(*claims, gates=(), settings=None, controls=FIRED, n=N):
-    found = try_model(
-        Few(n), Few(n), claims, gates, settings or Settings(), faults_caught=controls
-    )
+    found = try_model(Few(n), Few(n), claims, gates, settings or Settings(), faults_caught=controls)
     return exit_code(found.verdicts, TODAY, found.gates), found
 
 
@@ -180,7 +178,9 @@ def test_broken_code_on_the_path_makes_the_whole_run_invalid(what, monkeypatch):
 
 
 def test_the_textbook_family_tells_the_wrong_sorting_apart():
-    assert not np.allclose(single_argsort([0.04, 0.01, 0.02]), multiplicity.holm([0.04, 0.01, 0.02]))
+    assert not np.allclose(
+        single_argsort([0.04, 0.01, 0.02]), multiplicity.holm([0.04, 0.01, 0.02])
+    )
 
 
 def test_known_cases_come_out_right_here():
