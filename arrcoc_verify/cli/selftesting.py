@@ -12,7 +12,6 @@ from arrcoc_verify import provenance
 from arrcoc_verify.cli.ending import Stopped
 from arrcoc_verify.cli.output import console, line, progress, table, warn, write_json
 from arrcoc_verify.errors import UnknownName, UsageError
-from arrcoc_verify.faults import controls
 from arrcoc_verify.faults.selftest import case, kept, running, score
 from arrcoc_verify.report.text import number
 
@@ -53,7 +52,7 @@ def selftest(
             f"--resume {plan.folder}"
         ) from None
     data = {
-        "model": spec, "date": provenance.now(), "digest": controls.digest(),
+        "model": spec, "date": provenance.now(), "digest": kept.digest(),
         "seeds": list(plan.seeds), "faults": len(names),
         "seconds_of_cases": round(sum(t.seconds for t in (*results.faulty, *results.healthy)), 1),
         "seconds": round(time.perf_counter() - start, 1),
@@ -69,7 +68,7 @@ def selftest(
 def _folder(spec: str) -> Path:
     name = "".join(c if c.isalnum() else "-" for c in spec)
     return Path(
-        platformdirs.user_cache_dir("arrcoc-verify"), "selftest", f"{name}-{controls.digest()[:16]}"
+        platformdirs.user_cache_dir("arrcoc-verify"), "selftest", f"{name}-{kept.digest()[7:23]}"
     )
 
 

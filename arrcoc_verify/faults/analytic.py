@@ -8,7 +8,7 @@ from arrcoc_verify.reference import analytic
 
 CHOSEN = frozenset({
     "map-transposed:salience", "map-coarse:salience", "map-quantised:query_relevance@4",
-    "query-tail:all@5", "query-capitals-lost:all", "map-floored:information",
+    "query-tail:all@5", "query-capitals-lost:all", "map-capped:information@0.5",
     "map-swollen:information", "map-capped:relevance@0.5", "map-quantised:relevance@8",
     "vector-doubled:weights-0", "vector-doubled:tensions-1",
 })  # fmt: skip

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from arrcoc_verify.attach import copied
 from arrcoc_verify.graph import Chunk, Run, again, ask, run
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.model import Model
@@ -83,7 +84,11 @@ class SharedLab(Lab):
             chunks=[
                 Chunk(
                     rows=chunk.rows,
-                    outputs={k: v for k, v in chunk.outputs.items() if k in known},
+                    # What a changed step reads is its own copy: it may write in place.
+                    outputs={
+                        k: copied(v) if k in self._sources else v
+                        for k, v in chunk.outputs.items() if k in known
+                    },
                     read={
                         k: v for k, v in chunk.read.items()
                         if k in self.model.sites and self.model.sites[k].at.step in known

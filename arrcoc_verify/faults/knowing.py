@@ -37,9 +37,9 @@ def _peaks_in_the_middle(values: Tensor) -> Tensor:
     return torch.where(values < 0.5, values, 0.5 - 0.5 * (values - 0.5))
 
 
-def _medium_matches(score: Tensor) -> Tensor:
-    """Rise up to a match of three tenths and fall from there, half as steeply."""
-    return torch.where(score < 0.3, score, 0.3 - 0.5 * (score - 0.3))
+def _faint_matches(score: Tensor) -> Tensor:
+    """Rise up to a faint match and fall from there, a tenth as steeply."""
+    return torch.where(score < 0.02, score, 0.02 - 0.1 * (score - 0.02))
 
 
 def _per_scorer(role: str) -> tuple[Fault, ...]:
@@ -225,9 +225,9 @@ FAULTS = (
         ),
     ),
     Fault(
-        name="query-relevance-prefers-the-middle", stage="knowing",
-        sentence="query relevance rises up to a medium match and falls again",
-        make=lambda: rewired(after("query_relevance", _medium_matches)),
+        name="query-relevance-prefers-the-faint", stage="knowing",
+        sentence="query relevance rises up to a faint match and falls again",
+        make=lambda: rewired(after("query_relevance", _faint_matches)),
     ),
     Fault(
         name="query-relevance-two-level", stage="knowing",

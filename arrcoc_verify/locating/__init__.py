@@ -6,7 +6,7 @@ what they read; the fault lies in a part that all refuted ones can blame. Betwee
 and the scorer that joins them, donors decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from arrcoc_verify.lab import Lab
@@ -18,6 +18,8 @@ from arrcoc_verify.verdict import GateResult, Outcome, Verdict
 CRASHED = "the check could not be made"
 """How the reason of a check begins that raised: it says nothing of what it checks."""
 SCORED = {"information": "information", "salience": "salience", "query_relevance": "coupling"}
+ENTRANCE = ("input", "encoder", "query", "coupling")
+MIRRORED, TURNED = "whole.mirror-image-mirrors-relevance", "knowing.scores-move-with-the-picture"
 EXONERATED, SEVERAL = 0.25, 3
 """What is left of the votes for a part that several claims of its own speak for."""
 ALONE = 0.5
@@ -84,30 +86,42 @@ def _of_gates(failed: Sequence[GateResult], lab: Lab) -> Suspect | None:
 
 
 def _of_claims(refuted: Sequence[Verdict], verdicts: Sequence[Verdict], lab: Lab) -> Suspect | None:
+    spans = parts_of(verdicts)
     votes = ballot(refuted, verdicts)
     if not votes:
         return None
-    order = list(PARTS)
-    part = max(votes, key=lambda name: (round(votes[name], 9), -order.index(name)))
-    reason = f"{_count(refuted, part)} of {len(refuted)} refuted claims speak of it"
-    if part in ("input", "encoder", "query", "coupling"):
-        part, reason = _entering(part, reason, refuted, lab)
+    part = _first_of(votes)
+    blamed = sum(part in spans[one.id] for one in refuted)
+    reason = f"{blamed} of {len(refuted)} refuted claims speak of it"
+    if part in ENTRANCE:
+        part, reason = _entering(votes, reason, refuted, lab, _scorers_blamed(refuted, spans))
     return Suspect(stage=PARTS[part], part=part, site="", reason=reason)
 
 
-def _count(refuted: Sequence[Verdict], part: str) -> int:
-    return sum(part in _parts(one) for one in refuted)
+def _first_of(votes: Mapping[str, float]) -> str:
+    """Return the part with most votes; of equals the one where data comes first."""
+    order = list(PARTS)
+    return max(votes, key=lambda name: (round(votes[name], 9), -order.index(name)))
 
 
-def _parts(one: Verdict) -> tuple[str, ...]:
-    """Return the parts of a claim, without the scorers whose own figures are fine."""
-    parts = span(one.id, one.stage)
-    figures = {SCORED[k]: v for k, v in one.numbers.items() if k in SCORED}
-    if not figures or len(set(figures) & set(parts)) < 2:
-        return parts
-    worst = max(figures.values())
-    fine = {part for part, value in figures.items() if value < 0.5 * worst}
-    return tuple(part for part in parts if part not in fine)
+def parts_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, ...]]:
+    """Return the parts that each claim speaks of, as far as other claims do not clear them.
+
+    A claim that gives a figure for each scorer does not speak of those whose own figure is fine.
+    """
+    held = {v.id for v in verdicts if v.outcome is Outcome.HOLDS}
+    spans = {}
+    for one in verdicts:
+        parts = span(one.id, one.stage)
+        figures = {SCORED[k]: v for k, v in one.numbers.items() if k in SCORED}
+        if figures and len(set(figures) & set(parts)) > 1:
+            worst = max(figures.values())
+            fine = {part for part, value in figures.items() if value < 0.5 * worst}
+            parts = tuple(part for part in parts if part not in fine)
+        if one.id == MIRRORED and TURNED in held:
+            parts = ("balancing",)
+        spans[one.id] = parts
+    return spans
 
 
 def ballot(refuted: Sequence[Verdict], verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -116,50 +130,59 @@ def ballot(refuted: Sequence[Verdict], verdicts: Sequence[Verdict]) -> dict[str,
     A claim's vote is shared out among its parts. Parts that some refuted claim can neither blame
     nor have been reached by are out, if any part is left.
     """
-    spans = [set(_parts(one)) for one in refuted]
-    reach = [parts | {b for part in parts for b in BEFORE[part]} for parts in spans]
+    spans = parts_of(verdicts)
+    reach = [
+        set(spans[one.id]) | {b for part in spans[one.id] for b in BEFORE[part]} for one in refuted
+    ]
     possible = set(PARTS).intersection(*reach) if reach else set(PARTS)
     votes = dict.fromkeys(possible or set(PARTS), 0.0)
     unsure = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE]
     for weight, group in ((1.0, refuted), (DOUBT, unsure)):
         for one in group:
-            parts = _parts(one)
-            for part in set(parts) & set(votes):
-                votes[part] += weight / len(parts)
+            for part in set(spans[one.id]) & set(votes):
+                votes[part] += weight / len(spans[one.id])
+    alone = len(_scorers_blamed(refuted, spans)) < 2
     for part in votes:
-        votes[part] *= _credit(part, verdicts)
-    if len(_scorers_blamed(refuted)) < 2:  # what all three scorers get would show in more than one
-        for part in {"input", "encoder"} & set(votes):
-            votes[part] *= ALONE
+        votes[part] *= _credit(part, verdicts, spans)
+        if alone and part in ("input", "encoder"):
+            votes[part] *= ALONE  # what all three scorers get would show in more than one
     return {part: count for part, count in votes.items() if count > 0}
 
 
-def _credit(part: str, verdicts: Sequence[Verdict]) -> float:
+def _credit(part: str, verdicts: Sequence[Verdict], spans: Mapping[str, tuple[str, ...]]) -> float:
     """Return less than 1 where every claim that speaks of this part alone holds, and some do."""
-    own = [v.outcome for v in verdicts if _parts(v) == (part,)]
+    own = [v.outcome for v in verdicts if spans[v.id] == (part,)]
     refuted, held = own.count(Outcome.REFUTED), own.count(Outcome.HOLDS)
     return EXONERATED if not refuted and held >= SEVERAL else 1.0
 
 
-def _entering(part: str, reason: str, refuted: Sequence[Verdict], lab: Lab) -> tuple[str, str]:
+def _entering(
+    votes: Mapping[str, float],
+    reason: str,
+    refuted: Sequence[Verdict],
+    lab: Lab,
+    scorers: set[str],
+) -> tuple[str, str]:
     """Tell pictures, queries and coupling apart by donors."""
-    scorers = _scorers_blamed(refuted)
-    right = picture_put_right(lab, places=len(scorers) > 1)
+    right = picture_put_right(lab, places=bool(scorers - {"coupling"}))
     if right:
         return "input", f"with pictures {right} the asked object is found"
     said = query_suspected(lab, {one.id for one in refuted})
     if said:
         return "query", said
-    if part == "query" or (part in ("input", "encoder") and scorers == {"coupling"}):
+    cleared = {"query"} | ({"input", "encoder"} if scorers == {"coupling"} else set())
+    left = {part: count for part, count in votes.items() if part not in cleared}
+    if not left:
         return "coupling", f"{reason}; the query's embedding is as it should be"
-    return part, reason
+    return _first_of(left), reason
 
 
-def _scorers_blamed(refuted: Sequence[Verdict]) -> set[str]:
+def _scorers_blamed(refuted: Sequence[Verdict], spans: Mapping[str, tuple[str, ...]]) -> set[str]:
     """Return the scorers that some refuted claim blames alone."""
     alone = set()
     for one in refuted:
-        blamed = set(_parts(one)) & set(SCORER_PARTS.values())
-        if len(blamed) == 1 and not set(_parts(one)) & {"balancing", "attending"}:
+        parts = set(spans[one.id])
+        blamed = parts & set(SCORER_PARTS.values())
+        if len(blamed) == 1 and not parts & {"balancing", "attending"}:
             alone |= blamed
     return alone

@@ -132,17 +132,21 @@ def _behind(model: Model, step: str) -> Site | None:
 
 
 def constant(lab: Lab) -> Site | None:
-    """Return the first site with a role that is the same for every picture and query."""
+    """Return the first site with a role that is the same for all pictures, queries or patches."""
     few = lab.subset(range(min(FEW, len(lab))))
     images, queries = [s.image for s in few.scenes], [s.query for s in few.scenes]
     own, broad = _read(lab, images, queries), _read(lab, images, ["describe everything"] * len(few))
 
     def dead(site: Site) -> bool:
+        if site.role is None:
+            return False
         value, other = own[site.name].double(), broad[site.name].double()
-        return (
-            site.role is not None
-            and float((value - value[:1]).abs().max()) == 0.0
-            and float((value - other).abs().max()) == 0.0
+        same = max(float((value - value[:1]).abs().max()), float((value - other).abs().max()))
+        if not site.per_patch:
+            return same == 0.0
+        laid = patches_last(value, site, lab.grid)
+        return same == 0.0 or float((laid - laid[:, :1]).abs().max()) <= SAME * float(
+            laid.abs().max()
         )
 
     return _first(lab, dead)

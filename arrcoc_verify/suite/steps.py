@@ -19,25 +19,27 @@ from arrcoc_verify.suite.reading import COUPLING, seen_through
 
 LEAST_STEP = 0.02
 """Least step, as a share of an even one, that counts as an answer."""
-STEPS = "share of an even step"
+MOST = 0.9
+"""Share of the steps that must be answered."""
+STEPS = "share of steps"
 
 
-def _least(reads: Tensor) -> Tensor:
-    """Return the least of the steps `[scene]`, 1 where all steps are the same."""
+def _answered(reads: Tensor) -> Tensor:
+    """Return the share of steps that are answered, `[scene]`."""
     steps = reads[:, 1:] - reads[:, :-1]
-    even = (reads[:, -1] - reads[:, 0]) / steps.shape[1]
-    return torch.where(even > 0, steps.amin(1) / even.clamp(min=1e-12), torch.zeros_like(even))
+    even = (reads[:, -1] - reads[:, 0]).abs() / steps.shape[1]
+    return (steps > LEAST_STEP * even[:, None].clamp(min=1e-12)).double().mean(1)
 
 
 def information_answers_every_step(lab: Lab) -> Effects:
-    """Read information at four doses of entropy on the target: the least step."""
+    """Read information at four doses of entropy on the target: how many are answered."""
     role = "information"
     reads = [lab.over(lab.edited(role, dose), role, lab.target) for dose in DOSES]
-    return Effects(values=_least(torch.stack(reads, 1)))
+    return Effects(values=_answered(torch.stack(reads, 1)))
 
 
 def every_score_counts(lab: Lab) -> Effects:
-    """Write four levels of a score on the target, the rest held: the least step of relevance."""
+    """Write four levels of a score on the target, the rest held: steps that are answered."""
     role = COUPLING if lab.model.role(COUPLING) is not None else "information"
     (site,) = lab.need(role)
     lab.need("relevance")
@@ -51,7 +53,7 @@ def every_score_counts(lab: Lab) -> Effects:
         value = torch.where(region, level.to(native).expand(native.shape), native)
         result = lab.resumed([Edit(site=site.name, value=value)], held)
         reads.append(mean_over(result.allocation.relevance, lab.target))
-    return Effects(values=_least(torch.stack(reads, 1)))
+    return Effects(values=_answered(torch.stack(reads, 1)))
 
 
 def _beside(lab: Lab) -> Tensor:
@@ -104,9 +106,9 @@ CLAIMS = (
     Claim(
         id="knowing.information-answers-every-step", stage="knowing", kind="monotone",
         sentence="no step of entropy is lost on information",
-        operation="four doses of entropy on the target; least step of its information",
+        operation="four doses of entropy on the target; share of steps that information answers",
         source="thresholds, ceilings and floors keep the order and lose steps",
-        measure=information_answers_every_step, margin=LEAST_STEP, unit=STEPS, gates=RUNTIME,
+        measure=information_answers_every_step, margin=MOST, unit=STEPS, gates=RUNTIME,
     ),
     Claim(
         id="knowing.scores-belong-to-their-patch", stage="knowing", kind="independent",
@@ -120,7 +122,7 @@ CLAIMS = (
         sentence="no step of a score is lost on relevance",
         operation="four levels of query relevance on the target, weights and normalisers held",
         source="thresholds, ceilings and floors keep the order and lose steps",
-        measure=every_score_counts, margin=LEAST_STEP, unit=STEPS, gates=RUNTIME,
+        measure=every_score_counts, margin=MOST, unit=STEPS, gates=RUNTIME,
     ),
     Claim(
         id="balancing.relevance-tells-patches-apart", stage="balancing", kind="sensitive_to",

@@ -55,3 +55,12 @@ def test_a_shelf_serves_one_edit_to_the_labs_of_all_models(few):
     two = SharedLab(fault("query-severed").make(), few, shelf=shelf)
     assert one.edited_scenes("salience", 1.0) is two.edited_scenes("salience", 1.0)
     assert one.edited_scenes("salience", 0.0) is not two.edited_scenes("salience", 1.0)
+
+
+def test_a_fault_that_writes_in_place_spoils_no_other_model(few):
+    shelf = Shelf()
+    expected = SharedLab(fault("relevance-blurred").make(), few, shelf=shelf).clean.allocation
+    spoiling = SharedLab(fault("written-in-place").make(), few, shelf=shelf)
+    assert spoiling.clean is spoiling.clean
+    after = SharedLab(fault("relevance-blurred").make(), few, shelf=shelf).clean.allocation
+    assert torch.equal(expected.relevance, after.relevance)

@@ -119,10 +119,10 @@ def test_the_page_shows_the_rates_that_were_kept_and_says_when_the_code_has_chan
                                                           healthy=[tried("h/1")])}  # fmt: skip
     (tmp_path / "selftest.json").write_text(json.dumps(data))
     monkeypatch.setattr(kept, "path", lambda name=kept.FILE: tmp_path / name)
-    monkeypatch.setattr(kept.controls, "digest", lambda: "d")
+    monkeypatch.setattr(kept, "digest", lambda: "d")
     rates = kept.for_the_page()["rates"]
     assert [(1.0, 1), (1.0, 1), (0.0, 1)] == [(one["share"], one["n"]) for one in rates]
-    monkeypatch.setattr(kept.controls, "digest", lambda: "another")
+    monkeypatch.setattr(kept, "digest", lambda: "another")
     assert all("other version" in one["name"] for one in kept.for_the_page()["rates"])
     (tmp_path / "selftest.json").unlink()
     assert kept.for_the_page() is None
@@ -153,6 +153,6 @@ def test_a_slice_finds_planted_faults_names_their_stage_and_goes_on_where_it_was
     again = score.score(running.run(plan, lambda *_: None), case.faults(ANALYTIC))
     assert found == again
 
-    monkeypatch.setattr(running.controls, "digest", lambda: "of other code")
+    monkeypatch.setattr(running.kept, "digest", lambda: "of other code")
     with pytest.raises(RecordError, match="other code"):
         running.run(plan, lambda *_: None)

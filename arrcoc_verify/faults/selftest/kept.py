@@ -1,14 +1,29 @@
 """The last full selftest, kept so that every audit can say how far to trust it."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from arrcoc_verify.faults import controls
+from arrcoc_verify.provenance import code_digest, json_digest
 from arrcoc_verify.scenes import fixtures
 
 FILE, CALIBRATION = "selftest.json", "calibration.json"
+
+
+@functools.cache
+def digest() -> str:
+    """Return one digest of all code that decides what a selftest says."""
+    package = Path(__file__).resolve().parents[2]
+    files = [
+        path
+        for place in ("locating", "faults")
+        for path in (package / place).rglob("*.py")
+        if path.name not in ("kept.py", "controls.py")
+    ]
+    return json_digest([controls.digest(), code_digest(files, package)])
 
 
 def path(name: str = FILE) -> Path:
@@ -34,7 +49,7 @@ def for_the_page() -> dict[str, Any] | None:
     data, calibrated = load(), calibration_rates(load(CALIBRATION) or {})
     if data is None:
         return {"rates": calibrated} if calibrated else None
-    stale = "" if data.get("digest") == controls.digest() else " (other version)"
+    stale = "" if data.get("digest") == digest() else " (other version)"
     return {
         "date": str(data.get("date", "")), "digest": str(data.get("digest", "")),
         "rates": [*({**rate, "name": rate["name"] + stale} for rate in rates(data)), *calibrated],

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arrcoc_verify.errors import RecordError
-from arrcoc_verify.faults import controls
-from arrcoc_verify.faults.selftest import case
+from arrcoc_verify.faults.selftest import case, kept
 from arrcoc_verify.faults.selftest.case import Judged, Tried
 from arrcoc_verify.provenance import json_digest
 from arrcoc_verify.report.atomic import write_text
@@ -99,33 +98,33 @@ def run(plan: Plan, done: Done) -> Results:
 def _claim_folder(plan: Plan) -> None:
     plan.folder.mkdir(parents=True, exist_ok=True)
     path = plan.folder / "selftest-run.json"
-    mine = {"model": plan.spec, "code": controls.digest()}
+    mine = {"model": plan.spec, "code": kept.digest()}
     if not path.exists():
         write_text(path, json.dumps(mine))
         return
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    if kept != mine:
+    held = json.loads(path.read_text(encoding="utf-8"))
+    if held != mine:
         raise RecordError(
-            f"{plan.folder} holds a selftest of {kept.get('model')} by other code or of another "
+            f"{plan.folder} holds a selftest of {held.get('model')} by other code or of another "
             "model; go on with the code it was begun with, or choose another folder"
         )
 
 
 def _baseline(plan: Plan) -> Tried:
     path = plan.folder / f"{_key('baseline', 'sound')}.json"
-    kept = _read(path)
-    if kept is None:
+    held = _read(path)
+    if held is None:
         sound = case.sound_of(plan.spec)()
-        kept = asdict(case.tried(sound, "sound", plan.spec, 0, frozenset()))
-        write_text(path, json.dumps(kept))
-    return tried_from(kept)
+        held = asdict(case.tried(sound, "sound", plan.spec, 0, frozenset()))
+        write_text(path, json.dumps(held))
+    return tried_from(held)
 
 
 def _all(
     jobs: Sequence[tuple[str, Callable[..., Any], tuple[Any, ...]]], plan: Plan, done: Done
 ) -> dict[str, Any]:
     found = {
-        key: kept for key, _, _ in jobs if (kept := _read(plan.folder / f"{key}.json")) is not None
+        key: held for key, _, _ in jobs if (held := _read(plan.folder / f"{key}.json")) is not None
     }
     left = [job for job in jobs if job[0] not in found]
     done("cases", len(found), len(jobs))
