@@ -14,7 +14,7 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit test slow cov lint fmt bench bench-sae example controls calibration fixtures wheel ci clean
+.PHONY: help setup audit test slow cov lint fmt bench bench-sae example controls selftest calibration mutants fixtures wheel ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -65,8 +65,14 @@ example: setup ## make the example audit in reports/example again
 controls: setup ## try the suite on every planted fault and keep what it caught (20 minutes)
 	$(BIN)/python -m arrcoc_verify.faults.controls --write
 
+selftest: setup ## measure detection and false alarms, and keep them (under 40 minutes)
+	$(BIN)/arrcoc-verify selftest --keep
+
+mutants: setup ## change the deciding code bit by bit and see whether the tests notice (hours)
+	$(BIN)/python scripts/mutants.py
+
 calibration: setup ## simulate how far intervals and tests can be trusted
-	$(BIN)/python -m arrcoc_verify.stats.calibration
+	$(BIN)/python -m arrcoc_verify.stats.calibration --json reports/calibration.json
 
 fixtures: setup ## derive roles, digests and the lexicon from the photographs anew
 	$(BIN)/python -m arrcoc_verify.scenes.roles

@@ -8,6 +8,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 DATA = {
     "fixtures": "arrcoc_verify/_fixtures",
     "reports/selftest.json": "arrcoc_verify/_fixtures/selftest.json",
+    "reports/calibration.json": "arrcoc_verify/_fixtures/calibration.json",
 }
 
 

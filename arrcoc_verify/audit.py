@@ -11,11 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from arrcoc_verify import evidence, provenance
 from arrcoc_verify.errors import ArrcocError, UsageError
-from arrcoc_verify.lab import Lab, NotApplicable
+from arrcoc_verify.lab import Lab, NotApplicable, scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report import event
 from arrcoc_verify.report.html import write_page
@@ -74,14 +72,6 @@ class AuditResult:
     exit_code: int
     seconds: float
     peak_mib: float
-
-
-def scene_size(model: Model) -> int:
-    """Return the side in pixels at which square scenes of whole cells are made for a model."""
-    rows, columns = model.declaration.grid
-    step = int(np.lcm(rows, columns))
-    side = max(model.declaration.image_size)
-    return max(step, round(side / step) * step)
 
 
 def scene_set(
@@ -194,6 +184,12 @@ def _own_controls() -> dict[str, dict[str, str]]:
     return load_controls()
 
 
+def _own_error_rates() -> dict[str, Any] | None:
+    from arrcoc_verify.faults.selftest import kept  # faults use the trial
+
+    return kept.for_the_page()
+
+
 def _key(model: Model, found: SceneSet, settings: Settings) -> str:
     parts = [
         model.name, model.spec, model.digest, found.digest, provenance.tool()["digest"],
@@ -227,7 +223,7 @@ def _header(
         environment=provenance.environment(),
         seed=settings.seed,
         planned=planned,
-        selftest=None,
+        selftest=_own_error_rates(),
     )  # fmt: skip
 
 

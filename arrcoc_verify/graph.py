@@ -18,7 +18,9 @@ from arrcoc_verify.errors import BadQuery, UsageError
 from arrcoc_verify.model import Model
 from arrcoc_verify.walk import Chunk, Run, Walker
 
-__all__ = ["Chunk", "Edit", "Run", "refuse_training", "require_text", "resume", "run"]
+__all__ = [
+    "Chunk", "Edit", "Run", "again", "ask", "refuse_training", "require_text", "resume", "run",
+]  # fmt: skip
 
 
 def run(
@@ -83,6 +85,18 @@ def ask(base: Run, queries: Sequence[str], *, read: Iterable[str] = ()) -> Run:
     refuse_training(base.model)
     asked = replace(base, queries=queries)
     return _walk(asked, (), tuple(read), fresh=False, dirty=frozenset({"queries"}))
+
+
+def again(base: Run, sources: Iterable[str], *, read: Iterable[str] = ()) -> Run:
+    """Return a run in which every step that reads one of `sources` is computed anew.
+
+    Args:
+        base: run whose other results stand; results that it lacks are made where they are needed.
+        sources: names of roots or steps.
+        read: sites inside steps to keep.
+    """
+    refuse_training(base.model)
+    return _walk(base, (), tuple(read), fresh=False, dirty=frozenset(sources))
 
 
 def _walk(

@@ -4,7 +4,6 @@ Each scene is run once; other queries, edited pictures and interventions start f
 are per scene and are averaged inside their clusters before any statistics.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -307,6 +306,14 @@ class Lab:
         )
 
 
+def scene_size(model: Model) -> int:
+    """Return the side in pixels at which square scenes of whole cells are made for a model."""
+    rows, columns = model.declaration.grid
+    step = int(np.lcm(rows, columns))
+    side = max(model.declaration.image_size)
+    return max(step, round(side / step) * step)
+
+
 def by_cluster(
     values: Tensor | NDArray[np.float64], clusters: Sequence[str]
 ) -> NDArray[np.float64]:
@@ -315,8 +322,3 @@ def by_cluster(
     order = list(dict.fromkeys(clusters))
     index = np.array([order.index(name) for name in clusters])
     return np.stack([array[index == at].mean(0) for at in range(len(order))])
-
-
-def replaced(scene: Scene, image: Image.Image) -> Scene:
-    """Return the scene with another picture of the same size."""
-    return dataclasses.replace(scene, image=image, parts=None)

@@ -3,7 +3,6 @@
 What the pytest plugin, the command line and the planted faults share. Nothing is written here.
 """
 
-import fnmatch
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +14,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arrcoc_verify.claim import Claim, Contract, Distances, Effects, Judged, Level, Measured, judge
+from arrcoc_verify.claim import (
+    LEAST_DETECTED,
+    Claim,
+    Contract,
+    Distances,
+    Effects,
+    Judged,
+    Level,
+    Measured,
+    judge,
+)
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.gate import Gate
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.stats.conclude import conclude, with_control
 from arrcoc_verify.stats.decide import Decision
+from arrcoc_verify.stats.known import first_wrong_answer
 from arrcoc_verify.verdict import GateResult, Outcome, Verdict, Waiver
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
 SPIKE = "spike of the margin's size"
-LEAST_DETECTED = 0.8
-"""Share of samples in which an effect of the margin's size must be found."""
 
 
 def silent(what: str, done: int, total: int) -> None:
@@ -219,7 +227,13 @@ def settle(
     )  # fmt: skip
     judged: dict[str, Judged] = {}
     decisions: list[Decision] = []
+    wrong = first_wrong_answer()
     for one in attempts:
+        if wrong:
+            decisions.append(
+                Decision(outcome=Outcome.INVALID, reason=f"the verifier itself errs: {wrong}")
+            )
+            continue
         if one.measured is None:
             decisions.append(_unmeasured(one))
             continue
@@ -230,7 +244,7 @@ def settle(
             decisions.append(
                 Decision(outcome=Outcome.INVALID, reason=_said(error), p_hold=1.0, p_refute=1.0)
             )
-    settled = conclude(decisions, settings.alpha)
+    settled = decisions if wrong else conclude(decisions, settings.alpha)
     verdicts = [
         _verdict(one, decision, judged.get(one.claim.id), settings, faults_caught)
         for one, decision in zip(attempts, settled, strict=True)
@@ -425,8 +439,3 @@ def _measured_from(data: dict[str, Any] | None) -> Measured | None:
         if name in _ARRAYS and value is not None
     }
     return kind(**{**data, **arrays})
-
-
-def matching(claims: Sequence[Claim], patterns: Sequence[str]) -> list[Claim]:
-    """Return the claims whose ids match any shell pattern."""
-    return [c for c in claims if any(fnmatch.fnmatchcase(c.id, p) for p in patterns)]

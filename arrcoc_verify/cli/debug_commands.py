@@ -155,7 +155,7 @@ def register(app: typer.Typer) -> None:
     )(planted)
     app.command(
         short_help="Mend an allocation by the smallest tested edit, or apply a saved one.",
-        epilog="Example: arrcoc-verify repair photo.jpg --query 'find the fish' --region 10,20,64,64 "
+        epilog="Example: arrcoc-verify repair photo.jpg --query 'find the fish' --region 9,9,64,64 "
         "--expect '>=200' --save fish.safetensors",
     )(repair)
     app.command(

@@ -117,9 +117,10 @@ def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
 
 def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> Any:
     from arrcoc_verify.activations import ActivationStore
-    from arrcoc_verify.audit import scene_set, scene_size
+    from arrcoc_verify.audit import scene_set
     from arrcoc_verify.capture import capture
     from arrcoc_verify.dictionary import job
+    from arrcoc_verify.lab import scene_size
 
     if options["store"] is not None:
         return ActivationStore.open(options["store"])

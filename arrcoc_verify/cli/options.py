@@ -31,4 +31,5 @@ File = Path | None
 
 
 def option(name: str, metavar: str, text: str) -> Any:
+    """Return an option that takes a value of its own."""
     return typer.Option(name, metavar=metavar, help=text)

@@ -40,5 +40,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the app."""
     app.command(
         short_help="Measure how far this verifier can be trusted.",
-        epilog="Example: arrcoc-verify selftest --faults 'map-*:relevance*' --healthy 0 --json s.json",
+        epilog="Example: arrcoc-verify selftest --faults 'map-*:relevance*' --healthy 0 "
+        "--json s.json",
     )(selftest)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from arrcoc_verify.audit import scene_size
 from arrcoc_verify.debug.case import Case, Goal, region_cells
 from arrcoc_verify.errors import ArrcocError, UsageError
 from arrcoc_verify.graph import Chunk, Edit, Run, resume, run
+from arrcoc_verify.lab import scene_size
 from arrcoc_verify.metric import mean_over
 from arrcoc_verify.model import Model, Output, Site, patches_last
 from arrcoc_verify.scenes.compose import scenes

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arrcoc_verify.audit import scene_size
 from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
 from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
 from arrcoc_verify.scenes.compose import scenes

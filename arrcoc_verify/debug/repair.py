@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from arrcoc_verify.audit import scene_size
 from arrcoc_verify.debug.bench import Bench, Donors, inner_sites, make_donors
 from arrcoc_verify.debug.candidates import propose
 from arrcoc_verify.debug.case import Goal
@@ -21,6 +20,7 @@ from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.patching import PatchEdit, applied
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.graph import run
+from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
 

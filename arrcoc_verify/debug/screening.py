@@ -5,8 +5,8 @@ from dataclasses import replace
 from functools import cache
 
 from arrcoc_verify import suite
-from arrcoc_verify.audit import scene_size
 from arrcoc_verify.faults.bench import SharedLab, Shelf
+from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.scenes.scene import Scene

@@ -23,6 +23,9 @@ class Fault:
         sentence: what is wrong, in plain words.
         make: returns a fresh broken model; what it remembers between calls starts empty.
         sound: returns the model that it was made from.
+        also: other stages that own it as rightly, such as `runtime` for a memory in a scorer.
+        strength: how much of it there is, where it can be dialled; more is worse.
+        equivalent: proof that no output can change, or "" where it is meant to be seen.
     """
 
     name: str
@@ -30,16 +33,25 @@ class Fault:
     sentence: str
     make: Callable[[], Model]
     sound: Callable[[], Model] = analytic.model
+    also: tuple[str, ...] = ()
+    strength: float | None = None
+    equivalent: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a stage that does not exist."""
-        if self.stage not in STAGES:
-            raise UnknownName("stage", self.stage, STAGES)
+        for stage in (self.stage, *self.also):
+            if stage not in STAGES:
+                raise UnknownName("stage", stage, STAGES)
 
     @property
     def operator(self) -> str:
         """What was done, without saying to which part: faults of one operator are siblings."""
-        return self.name.partition(":")[0]
+        return self.name.partition(":")[0].partition("@")[0]
+
+    @property
+    def owners(self) -> frozenset[str]:
+        """Every stage that may rightly be named for it."""
+        return frozenset((self.stage, *self.also))
 
 
 def instead(step: str, run: Callable[..., Any], *inputs: str, model: Model | None = None) -> Step:
@@ -70,7 +82,7 @@ def rewired(*steps: Step, model: Model | None = None) -> Model:
     for step in steps:
         _step(sound, step.name)
     new = {step.name: step for step in steps}
-    return replace(sound, steps=_ordered([new.get(step.name, step) for step in sound.steps]))
+    return replace(sound, steps=ordered([new.get(step.name, step) for step in sound.steps]))
 
 
 def _step(model: Model, name: str) -> Step:
@@ -80,7 +92,7 @@ def _step(model: Model, name: str) -> Step:
     return found
 
 
-def _ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
+def ordered(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Return the steps so that each comes after those it reads, else in the given order."""
     left, done, order = list(steps), set(ROOTS), []
     while left:

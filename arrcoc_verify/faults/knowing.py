@@ -37,6 +37,11 @@ def _peaks_in_the_middle(values: Tensor) -> Tensor:
     return torch.where(values < 0.5, values, 0.5 - 0.5 * (values - 0.5))
 
 
+def _faint_matches(score: Tensor) -> Tensor:
+    """Rise up to a faint match and fall from there, a tenth as steeply."""
+    return torch.where(score < 0.02, score, 0.02 - 0.1 * (score - 0.02))
+
+
 def _per_scorer(role: str) -> tuple[Fault, ...]:
     said = SAID[role]
     sound: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
@@ -218,6 +223,11 @@ FAULTS = (
                 lambda score: score.mean(1, keepdim=True).expand_as(score).clone(),
             )
         ),
+    ),
+    Fault(
+        name="query-relevance-prefers-the-faint", stage="knowing",
+        sentence="query relevance rises up to a faint match and falls again",
+        make=lambda: rewired(after("query_relevance", _faint_matches)),
     ),
     Fault(
         name="query-relevance-two-level", stage="knowing",

@@ -70,6 +70,10 @@ def _blind_to_colour_words(queries: list[str]) -> Tensor:
     return embed_queries([text or query for text, query in zip(without, queries, strict=True)])
 
 
+def _first_object(queries: list[str]) -> Tensor:
+    return embed_queries([query.split(" and the ")[0] for query in queries])
+
+
 def _no_modifiers(embedded: Tensor) -> Tensor:
     return torch.cat([embedded[:, :10], torch.zeros_like(embedded[:, 10:])], 1)
 
@@ -84,16 +88,18 @@ def _unknown_is_all(embedded: Tensor) -> Tensor:
 
 FAULTS = (
     Fault(
-        name="picture-severed", stage="input",
+        name="picture-severed", stage="input", also=("encoder",),
         sentence="the model always sees the same grey picture",
         make=lambda: rewired(after("pixels", lambda rgb: torch.full_like(rgb, 0.5))),
     ),
     Fault(
-        name="channels-swapped", stage="input", sentence="red and blue are exchanged on reading",
+        name="channels-swapped", stage="input", also=("encoder",),
+        sentence="red and blue are exchanged on reading",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(1))),
     ),
     Fault(
-        name="picture-upside-down", stage="input", sentence="pictures are read from bottom to top",
+        name="picture-upside-down", stage="input", also=("encoder",),
+        sentence="pictures are read from bottom to top",
         make=lambda: rewired(after("pixels", lambda rgb: rgb.flip(2))),
     ),
     Fault(
@@ -139,6 +145,11 @@ FAULTS = (
         name="unknown-means-every-colour", stage="query",
         sentence="words that nobody taught the model match each coloured thing",
         make=lambda: rewired(after("query", _unknown_is_all)),
+    ),
+    Fault(
+        name="second-object-unheard", stage="query",
+        sentence="of two things that are named, only the first is looked for",
+        make=lambda: rewired(instead("query", _first_object)),
     ),
     Fault(
         name="kind-of-query-lost", stage="query",

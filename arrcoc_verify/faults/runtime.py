@@ -59,24 +59,25 @@ def _in_place(mixed: Tensor, level: Tensor) -> Tensor:
 
 FAULTS = (
     Fault(
-        name="dropout-left-on", stage="runtime", sentence="one patch in ten is dropped, at random",
+        name="dropout-left-on", stage="runtime", also=("knowing",),
+        sentence="one patch in ten is dropped, at random",
         make=_noisy,
     ),
     Fault(
-        name="remainder-at-random", stage="runtime",
+        name="remainder-at-random", stage="runtime", also=("attending",),
         sentence="tokens that rounding leaves over are dealt at random", make=_random_remainder,
     ),
     Fault(
-        name="buffer-used-again", stage="runtime",
+        name="buffer-used-again", stage="runtime", also=("balancing",),
         sentence="what the previous batch left in a buffer is blended in", make=_previous_buffer,
     ),
     Fault(
-        name="epsilon-missing", stage="runtime",
+        name="epsilon-missing", stage="runtime", also=("knowing",),
         sentence="salience is divided by its spread, which is 0 on a blank picture",
         make=lambda: rewired(after("salience", _divided)),
     ),
     Fault(
-        name="written-in-place", stage="runtime",
+        name="written-in-place", stage="runtime", also=("balancing",),
         sentence="relevance is computed in the memory of the mix, which is lost",
         make=lambda: rewired(instead("relevance", _in_place)),
     ),

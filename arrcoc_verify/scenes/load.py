@@ -29,7 +29,6 @@ __all__ = [
 ]  # fmt: skip
 
 COLUMNS = ("image", "query", "box")
-OPTIONAL = ("label", "unit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

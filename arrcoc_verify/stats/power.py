@@ -6,6 +6,7 @@ for `detection_rate`.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 from scipy import stats
@@ -25,6 +26,9 @@ from arrcoc_verify.stats.sample import (
 
 MOST_UNITS = 1_000_000
 """Beyond this many units `n_needed` says that no n would decide."""
+
+EARLY = 1e-3
+"""One-sided p at which a simulation that is asked for one side of a rate stops."""
 
 _CHUNK = 1 << 22
 _HITS_AT_ALPHA = 50
@@ -95,13 +99,22 @@ def _n_patterns(alpha: float) -> int:
     return min(_MOST_PATTERNS, max(1_999, math.ceil(_HITS_AT_ALPHA / alpha) - 1))
 
 
-def _patterns(n: int, alpha: float, rng: np.random.Generator) -> FloatArray:
+@lru_cache(maxsize=2)  # one family has one n and one level, and many checks
+def _patterns(n: int, alpha: float, seed: int) -> FloatArray:
     """Return sign patterns shared by all simulated samples, shape [n, patterns]."""
     if n <= EXACT_UP_TO:
         bits = (np.arange(2**n) >> np.arange(n)[:, None]) & 1
         return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
+    rng = np.random.default_rng((seed, 1))
     signs = rng.integers(2, size=(n, _n_patterns(alpha))) * 2.0 - 1.0
     return np.asarray(signs, dtype=np.float64)
+
+
+@lru_cache(maxsize=2)
+def _shares(n: int, alpha: float, seed: int) -> FloatArray:
+    """Return how often each resample drew each unit, divided by n, shape [n, resamples]."""
+    rng = np.random.default_rng((seed, 2))
+    return rng.multinomial(n, np.full(n, 1.0 / n), size=_n_patterns(alpha)).T / n
 
 
 def _flip_p(samples: FloatArray, signs: FloatArray) -> FloatArray:
@@ -131,13 +144,14 @@ def _bootstrap_p(samples: FloatArray, shares: FloatArray) -> FloatArray:
     return np.asarray(np.where(flat, 0.0, p), dtype=np.float64)
 
 
-def detection_rate(
+def detection_rate(  # noqa: PLR0913 - each is named at the call
     residuals: Values,
     spike: float,
     n: int,
     alpha: float = 0.01,
     n_sims: int = 500,
     seed: int = 0,
+    enough: float | None = None,
 ) -> float:
     """Return how often an effect of known size is detected at level alpha among these residuals.
 
@@ -155,6 +169,8 @@ def detection_rate(
         alpha: level after adjustment.
         n_sims: samples; the Monte Carlo error is at most 0.5 / sqrt(n_sims).
         seed: of samples, patterns and resamples.
+        enough: stop early, after whole tenths of `n_sims`, once the samples so far show at
+            p < .001 on which side of this rate the rate lies; None simulates them all.
 
     Returns:
         A fraction in 0..1; 0 where n allows no p below alpha.
@@ -172,11 +188,27 @@ def detection_rate(
     rng = np.random.default_rng(seed)
     centred = (values - values.mean()) * math.sqrt(values.size / (values.size - 1))
     samples = spike + centred[rng.integers(values.size, size=(n_sims, n))]
-    samples = _kept(samples, _flip_p, _patterns(n, alpha, rng), alpha)
+    if enough is None:
+        return _count(samples, alpha, seed) / n_sims
+    check_fraction(enough, "enough")
+    step, hits, seen = max(1, n_sims // 10), 0, 0
+    for start in range(0, n_sims, step):
+        part = samples[start : start + step]
+        hits, seen = hits + _count(part, alpha, seed), seen + len(part)
+        above = float(stats.binom.sf(hits - 1, seen, enough))
+        below = float(stats.binom.cdf(hits, seen, enough))
+        if min(above, below) < EARLY:
+            break
+    return hits / seen
+
+
+def _count(samples: FloatArray, alpha: float, seed: int) -> int:
+    """Return in how many samples, shape [samples, n], both tests reject "mean <= 0"."""
+    n = samples.shape[1]
+    samples = _kept(samples, _flip_p, _patterns(n, alpha, seed), alpha)
     if not len(samples):
-        return 0.0
-    shares = rng.multinomial(n, np.full(n, 1.0 / n), size=_n_patterns(alpha)).T / n
-    return len(_kept(samples, _bootstrap_p, shares, alpha)) / n_sims
+        return 0
+    return len(_kept(samples, _bootstrap_p, _shares(n, alpha, seed), alpha))
 
 
 def _kept(

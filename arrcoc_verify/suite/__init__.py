@@ -7,11 +7,12 @@ from dataclasses import replace
 from arrcoc_verify.claim import Claim
 from arrcoc_verify.errors import BadConfig, UnknownName
 from arrcoc_verify.model import ClaimProfile
-from arrcoc_verify.suite import attending, balancing, knowing, whole
+from arrcoc_verify.suite import attending, balancing, knowing, reading, steps, whole
 from arrcoc_verify.suite.gates import GATES
 
 CLAIMS: tuple[Claim, ...] = (
-    *knowing.CLAIMS, *balancing.CLAIMS, *attending.CLAIMS, *whole.CLAIMS,
+    *knowing.CLAIMS, *reading.CLAIMS, *steps.CLAIMS, *balancing.CLAIMS, *attending.CLAIMS,
+    *whole.CLAIMS,
 )  # fmt: skip
 """Every built-in claim."""
 

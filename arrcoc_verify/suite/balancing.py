@@ -158,6 +158,30 @@ def _reported(said: str, applied: str, names: tuple[str, ...]) -> Measure:
     return measure
 
 
+def weights_are_shares(lab: Lab) -> Contract:
+    """Weights below 0, or that do not add up to 1, over queries of four kinds."""
+    lab.need("weights")
+    runs = [lab.clean, lab.asked(BROAD_QUERY), lab.asked(ODD_QUERY), lab.asked("absent")]
+    broken = torch.zeros(len(lab))
+    for result in runs:
+        weights = _patch_weights(lab, result)
+        fine = (weights >= -1e-6).all(2) & ((weights.sum(2) - 1).abs() <= 1e-4)
+        broken += (~fine.all(1)).double()
+    return Contract(broken=broken, cases=len(lab) * len(runs))
+
+
+def tensions_in_range(lab: Lab) -> Contract:
+    """Tensions outside the declared scale, over queries of four kinds."""
+    lab.need("tensions")
+    low, high = lab.model.declaration.tension_range
+    runs = [lab.clean, lab.asked(BROAD_QUERY), lab.asked(ODD_QUERY), lab.asked("absent")]
+    broken = torch.zeros(len(lab))
+    for result in runs:
+        found = lab.vector(result, "tensions", TENSIONS)
+        broken += (~((found >= low - 1e-6) & (found <= high + 1e-6)).all(1)).double()
+    return Contract(broken=broken, cases=len(lab) * len(runs))
+
+
 def applied_weights_make_the_mix(lab: Lab) -> Contract:
     """Recompute the mix from weights and scores; count scenes in which it is not the model's."""
     lab.need("weights", "mix")
@@ -334,6 +358,18 @@ CLAIMS = (
         operation="compare report and applied tensions over four kinds of query",
         source="self-reports are claims too",
         measure=_reported("reported_tensions", "tensions", TENSIONS), gates=RUNTIME,
+    ),
+    Claim(
+        id="balancing.weights-are-shares", stage="balancing", kind="conserved",
+        sentence="the weights are shares: none is negative and they add up to 1",
+        operation="weights over four kinds of query",
+        source="what one scorer gains, the others lose", measure=weights_are_shares, gates=RUNTIME,
+    ),
+    Claim(
+        id="balancing.tensions-in-range", stage="balancing", kind="conserved",
+        sentence="the tensions lie on their declared scale",
+        operation="tensions over four kinds of query",
+        source="a tension lies between its two poles", measure=tensions_in_range, gates=RUNTIME,
     ),
     Claim(
         id="balancing.weights-make-the-mix", stage="balancing", kind="conserved",

@@ -225,6 +225,39 @@ def image_live(lab: Lab) -> Reading:
     )  # fmt: skip
 
 
+def every_part_live(lab: Lab) -> Reading:
+    """Each ninth of a picture counts: noise there changes relevance there."""
+    few = _first(lab, 2)
+    rows, columns = lab.grid
+    bands = [np.array_split(np.arange(count), min(3, count)) for count in (rows, columns)]
+    parts = [(down, across) for down in bands[0] for across in bands[1]]
+    noise = np.random.default_rng(lab.seed)
+    images, cells = [], []
+    for scene in few.scenes:
+        height, width = scene.image.height, scene.image.width
+        for down, across in parts:
+            pixels = scene.pixels.copy()
+            top, bottom = down[0] * height // rows, (down[-1] + 1) * height // rows
+            left, right = across[0] * width // columns, (across[-1] + 1) * width // columns
+            size = (bottom - top, right - left, 3)
+            pixels[top:bottom, left:right] = noise.integers(0, 256, size)
+            images.append(Image.fromarray(pixels))
+            mask = torch.zeros(rows, columns, dtype=torch.bool)
+            mask[down[0] : down[-1] + 1, across[0] : across[-1] + 1] = True
+            cells.append(mask.flatten())
+    queries = [scene.query for scene in few.scenes for _ in parts]
+    after = run(lab.model, images, queries).allocation.relevance
+    before = few.clean.allocation.relevance.repeat_interleave(len(parts), 0)
+    inside = torch.stack(cells)
+    moved = ((after - before).square() * inside).sum(1) / inside.sum(1)
+    least = float(moved.sqrt().min()) / _scale(lab)
+    return Reading(
+        passed=least > LIVE, measured=least, limit=LIVE, unit="spreads of relevance",
+        reason="noise in one ninth of the picture leaves relevance there as it was: that part is "
+        "not seen",
+    )  # fmt: skip
+
+
 def query_live(lab: Lab) -> Reading:
     """The query changes the allocation."""
     if lab.model.declaration.query_path == "none":
@@ -331,6 +364,8 @@ GATES = (
          sentence="no declared score, weight or relevance is constant"),
     Gate(id="input.live", stage="input", read=image_live,
     sentence="the picture changes the allocation"),
+    Gate(id="input.every-part-live", stage="input", read=every_part_live,
+         sentence="every part of the picture changes the allocation there"),
     Gate(id="query.live", stage="query", read=query_live,
     sentence="the query changes the allocation"),
     Gate(id="query.padding", stage="query", read=query_padding,

@@ -1,0 +1,158 @@
+"""The selftest: what counts as detected, who is named, what is kept, and a small slice for real."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from arrcoc_verify import suite
+from arrcoc_verify.errors import RecordError
+from arrcoc_verify.faults.fault import Fault
+from arrcoc_verify.faults.selftest import case, kept, running, score
+from arrcoc_verify.faults.selftest.case import ANALYTIC, Judged, Tried
+from arrcoc_verify.faults.selftest.running import Plan, Results
+from arrcoc_verify.reference import analytic
+
+
+def fault(name, stage="knowing", **more):
+    return Fault(name=name, stage=stage, sentence="s", make=analytic.model, **more)
+
+
+def tried(name, letters="hh", gates=(), crashed=(), stage=""):
+    return Tried(
+        name=name, seed=0, letters=dict(zip("ab", letters, strict=True)), gates=gates,
+        crashed=crashed, suspect={"stage": stage} if stage else {},
+    )  # fmt: skip
+
+
+def judged(name, killable=True, twin=""):
+    return Judged(name=name, killable=killable, why="moves", crashed=False, twin=twin)
+
+
+def results(faulty, healthy=(), equal=(), baseline="hh"):
+    names = {one.name for one in faulty}
+    return Results(
+        baseline=tried("sound", baseline), faulty=tuple(faulty), healthy=tuple(healthy),
+        judged={name: judged(name, name not in equal) for name in names},
+    )  # fmt: skip
+
+
+def scored(faulty, faults=None, **more):
+    known = faults or {one.name: fault(one.name) for one in faulty}
+    return score.score(results(faulty, **more), known)
+
+
+def test_refuted_claims_and_gates_that_were_read_detect_and_crashes_do_not():
+    found = scored([
+        tried("x:1", "Rh"), tried("x:2", gates=("g",)), tried("x:3", "ee", crashed=("g",)),
+        tried("x:4", "GG", crashed=("g",)), tried("x:5", "ih"),
+    ])  # fmt: skip
+    assert (2, 5) == (found["detection"]["killed"], found["detection"]["killable"])
+    assert ["x:3", "x:4", "x:5"] == [one["name"] for one in found["survivors"]]
+    assert "crashed" in found["survivors"][0]["reason"]
+    assert "undecided" in found["survivors"][2]["reason"]
+
+
+def test_operators_weigh_the_same_however_many_faults_they_have():
+    found = scored([tried("many:1"), tried("many:2"), tried("many:3"), tried("one:1", "Rh")])
+    assert found["detection"]["macro"] == pytest.approx(0.5)
+    assert found["detection"]["micro"] == pytest.approx(0.25)
+    low, high = found["detection"]["interval"]
+    assert low == pytest.approx(0.0063, abs=1e-4)  # Clopper-Pearson of 1 in 4
+    assert high == pytest.approx(0.8059, abs=1e-4)
+
+
+def test_equivalents_are_in_no_denominator_and_are_listed_with_their_proof():
+    known = {"a:1": fault("a:1"), "b:1": fault("b:1", equivalent="it is a copy")}
+    found = scored([tried("a:1", "Rh"), tried("b:1")], known)
+    assert 1 == found["detection"]["killable"]
+    assert [{"name": "b:1", "proof": "it is a copy"}] == found["equivalents"]
+    assert [] == found["survivors"]
+
+
+def test_a_fault_counts_as_detected_only_if_every_draw_of_scenes_shows_it():
+    found = scored([tried("a:1", "Rh"), replace(tried("a:1"), seed=1)])
+    assert (0, 1) == (found["detection"]["killed"], found["detection"]["killable"])
+
+
+def test_any_owner_of_a_fault_is_a_right_stage_and_another_is_not():
+    known = {
+        "a:1": fault("a:1", "runtime", also=("balancing",)),
+        "b:1": fault("b:1", "query"), "c:1": fault("c:1", "query"),
+    }  # fmt: skip
+    found = scored(
+        [tried("a:1", "Rh", stage="balancing"), tried("b:1", "Rh", stage="knowing"),
+         tried("c:1", "Rh")], known,
+    )  # fmt: skip
+    assert (1, 3) == (found["localisation"]["right"], found["localisation"]["detected"])
+    assert {"knowing": 1, "none": 1} == found["localisation"]["confusion"]["query"]
+    assert {"b:1": "knowing", "c:1": "none"} == {
+        one["name"]: one["named"] for one in found["misplaced"]
+    }
+
+
+def test_every_red_letter_of_a_healthy_run_is_a_false_alarm_even_a_crash():
+    healthy = [tried("h/1"), tried("h/2", "Rh"), tried("h/3", "he"), tried("h/4", crashed=("g",))]
+    found = scored([tried("a:1", "Rh")], healthy=healthy)["false_alarms"]
+    assert (4, 3) == (found["runs"], found["alarmed"])
+    assert {"a": 1, "b": 1, "g": 1} == found["by_check"]
+
+
+def test_what_the_sound_model_itself_does_not_hold_is_neither_detection_nor_alarm():
+    found = scored([tried("a:1", "Rh")], healthy=[tried("h/1", "Rh")], baseline="Rh")
+    assert 0 == found["detection"]["killed"]
+    assert 0 == found["false_alarms"]["alarmed"]
+    assert ["a"] == found["expected_alarms"]
+
+
+def test_checks_that_never_fire_and_doses_that_are_too_small_are_said():
+    known = {f"n:x@{d}": fault(f"n:x@{d}", strength=float(d)) for d in (1, 2)}
+    found = scored([tried("n:x@1"), tried("n:x@2", "Rh")], known)
+    assert ["b"] == found["silent_checks"]
+    assert {"n:x": {"1": False, "2": True}} == found["strengths"]
+
+
+def test_the_page_shows_the_rates_that_were_kept_and_says_when_the_code_has_changed(
+    tmp_path, monkeypatch
+):
+    data = {"digest": "d", "date": "2030-01-01", **scored([tried("a:1", "Rh", stage="knowing")],
+                                                          healthy=[tried("h/1")])}  # fmt: skip
+    (tmp_path / "selftest.json").write_text(json.dumps(data))
+    monkeypatch.setattr(kept, "path", lambda name=kept.FILE: tmp_path / name)
+    monkeypatch.setattr(kept, "digest", lambda: "d")
+    rates = kept.for_the_page()["rates"]
+    assert [(1.0, 1), (1.0, 1), (0.0, 1)] == [(one["share"], one["n"]) for one in rates]
+    monkeypatch.setattr(kept, "digest", lambda: "another")
+    assert all("other version" in one["name"] for one in kept.for_the_page()["rates"])
+    (tmp_path / "selftest.json").unlink()
+    assert kept.for_the_page() is None
+
+
+SLICE = (
+    "balancing.*-favours-its-scorer", "balancing.reported-*-are-applied",
+    "attending.total-is-conserved", "attending.equal-relevance-equal-tokens",
+)  # fmt: skip
+FAULTS = ("vector-rolled:weights", "tokens-one-more:tokens", "report-exchanged:weights",
+          "harmless-copy:relevance")  # fmt: skip
+
+
+def test_a_slice_finds_planted_faults_names_their_stage_and_goes_on_where_it_was(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(case.suite, "CLAIMS", tuple(suite.select(SLICE)))
+    plan = Plan(spec=ANALYTIC, faults=FAULTS, seeds=(0,), healthy=2, jobs=1, folder=tmp_path)
+    done = []
+    found = score.score(running.run(plan, lambda *told: done.append(told)), case.faults(ANALYTIC))
+    assert (3, 3) == (found["detection"]["all"]["killed"], found["detection"]["all"]["killable"])
+    assert 3 == found["localisation"]["all"]["right"]
+    assert 0 == found["false_alarms"]["alarmed"]
+    assert ["harmless-copy:relevance"] == [one["name"] for one in found["equivalents"]]
+    assert done[-1][1:] == (10, 10)
+
+    monkeypatch.setattr(case, "tried", lambda *_: pytest.fail("tried again"))
+    again = score.score(running.run(plan, lambda *_: None), case.faults(ANALYTIC))
+    assert found == again
+
+    monkeypatch.setattr(running.kept, "digest", lambda: "of other code")
+    with pytest.raises(RecordError, match="other code"):
+        running.run(plan, lambda *_: None)
