@@ -138,7 +138,8 @@ def load(path: Path | None = None) -> Reference:
     if missing := wanted.keys() - state.keys():
         raise BadModel(f"{shipped()} is incomplete: it lacks {', '.join(sorted(missing)[:5])}")
     model.load_state_dict({name: value.to(wanted[name].dtype) for name, value in state.items()})
-    return model.eval().requires_grad_(False)
+    tower.prepare(model.eval().trunk)
+    return model.requires_grad_(False)
 
 
 def _read(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from arrcoc_verify import _torchvision
 from arrcoc_verify.reference.trained.realising import GLANCE, GRID
@@ -60,6 +61,31 @@ def repeat_edges(module: Any) -> None:
             repeat_edges(child)
 
 
+def prepare(trunk: Any) -> None:
+    """Make a trunk whose training is over about three times as fast on CPUs, in place.
+
+    Each batch normalisation goes into the convolution before it, and convolutions get the memory
+    layout that their kernels want.
+    """
+    for parent in [m for m in trunk.modules() if any(_normaliser(c) for c in m.children())]:
+        before: Any = None
+        for name, child in list(parent.named_children()):
+            if _normaliser(child):
+                fused = fuse_conv_bn_weights(
+                    before.weight, before.bias, child.running_mean, child.running_var, child.eps,
+                    child.weight, child.bias,
+                )  # fmt: skip
+                before.weight, before.bias = fused
+                setattr(parent, name, nn.Sequential(child.drop, child.act))
+            elif isinstance(child, nn.Conv2d):
+                before = child
+    trunk.eval().to(memory_format=torch.channels_last)
+
+
+def _normaliser(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d)
+
+
 def _two(sizes: Sequence[int]) -> tuple[int, int]:
     return int(sizes[0]), int(sizes[1])
 
@@ -78,7 +104,8 @@ def patch_features(trunk: Any, glance: Float[Tensor, "image 3 height width"]) ->
         trunk: a timm model.
         glance: RGB in 0..1 at the low resolution that everyone gets.
     """
-    nodes = trunk.forward_features((enlarged(glance) - 0.5) / 0.5)
+    seen = (enlarged(glance) - 0.5) / 0.5
+    nodes = trunk.forward_features(seen.contiguous(memory_format=torch.channels_last))
     cells = F.avg_pool2d(nodes, 2, stride=1)
     if cells.shape[-2:] != (GRID, GRID):
         cells = F.interpolate(cells, (GRID, GRID), mode="bilinear", align_corners=False)
