@@ -111,6 +111,7 @@ def show(data: Mapping[str, Any]) -> None:
 
 def _rates(data: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     caught, placed, alarms = data["detection"], data["localisation"], data["false_alarms"]
+    green = data["false_comfort"]
     rows = [
         ("detected, operators that led to no claim", caught["killed"], caught["killable"],
          caught["interval"]),
@@ -118,6 +119,8 @@ def _rates(data: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
          caught["sealed"]["killable"], caught["sealed"]["interval"]),
         ("detected, all faults", caught["all"]["killed"], caught["all"]["killable"],
          caught["all"]["interval"]),
+        ("every claim still holds, all faults", green["all"]["passed"], green["all"]["killable"],
+         green["all"]["interval"]),
         ("right stage, without a sound twin", placed["right"], placed["detected"],
          placed["interval"]),
         ("right stage, all faults", placed["all"]["right"], placed["all"]["detected"],

@@ -53,6 +53,14 @@ def test_refuted_claims_and_gates_that_were_read_detect_and_crashes_do_not():
     assert "undecided" in found["survivors"][2]["reason"]
 
 
+def test_a_fault_under_which_every_claim_holds_is_false_comfort_and_a_doubt_is_none():
+    found = scored([
+        tried("x:1", "hh"), tried("x:2", "ih"), tried("x:3", "Rh"), tried("x:4", gates=("g",)),
+        tried("x:5", crashed=("g",)),
+    ])["false_comfort"]["all"]  # fmt: skip
+    assert (1, 5, ["x:1"]) == (found["passed"], found["killable"], found["faults"])
+
+
 def test_operators_weigh_the_same_however_many_faults_they_have():
     found = scored([tried("many:1"), tried("many:2"), tried("many:3"), tried("one:1", "Rh")])
     assert found["detection"]["macro"] == pytest.approx(0.5)

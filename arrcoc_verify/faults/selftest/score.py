@@ -26,12 +26,14 @@ class Outcome:
         judged: what the oracle says.
         runs: one a seed.
         expected: claims and gates on which the sound model itself does not hold.
+        sound: the sound model's letters.
     """
 
     fault: Fault
     judged: Judged
     runs: tuple[Tried, ...]
     expected: frozenset[str]
+    sound: Mapping[str, str]
 
     @property
     def counts(self) -> bool:
@@ -42,6 +44,15 @@ class Outcome:
     def killed(self) -> bool:
         """Whether every run, whatever its seed, found something."""
         return all(caught_by(run, self.expected) for run in self.runs)
+
+    @property
+    def passed(self) -> bool:
+        """Whether in some run no gate failed and every claim that the sound model holds held."""
+        return any(
+            not {*run.gates, *run.crashed} - self.expected
+            and all(run.letters[claim] == "h" for claim in self.sound if self.sound[claim] == "h")
+            for run in self.runs
+        )
 
     @property
     def named(self) -> str:
@@ -69,10 +80,11 @@ def outcomes(results: Results, faults: Mapping[str, Fault]) -> list[Outcome]:
     expected = unexpected(results.baseline)
     return [
         Outcome(
-            fault=faults[name], judged=results.judged[name], runs=tuple(found), expected=expected
+            fault=faults[name], judged=results.judged[name], runs=tuple(found), expected=expected,
+            sound=results.baseline.letters,
         )
         for name, found in runs.items()
-    ]
+    ]  # fmt: skip
 
 
 def detection(found: Sequence[Outcome], seed: int = 0) -> dict[str, Any]:
@@ -110,6 +122,16 @@ def localisation(found: Sequence[Outcome]) -> dict[str, Any]:
         "right": right, "detected": len(detected),
         "share": right / len(detected) if detected else float("nan"),
         "interval": _interval(right, len(detected)),
+    }  # fmt: skip
+
+
+def false_comfort(found: Sequence[Outcome]) -> dict[str, Any]:
+    """Return how many killable faults leave an audit green: every claim still holds."""
+    killable = [one for one in found if one.counts]
+    passed = [one.fault.name for one in killable if one.passed]
+    return {
+        "passed": len(passed), "killable": len(killable),
+        "interval": _interval(len(passed), len(killable)), "faults": passed,
     }  # fmt: skip
 
 
@@ -201,6 +223,7 @@ def score(results: Results, faults: Mapping[str, Fault]) -> dict[str, Any]:
             "confusion": confusion(found),
         },
         "false_alarms": false_alarms(results),
+        "false_comfort": {**false_comfort(heading), "all": false_comfort(found)},
         "survivors": survivors(found),
         "silent_checks": silent_checks(found, checks),
         "equivalents": equivalents(found),
