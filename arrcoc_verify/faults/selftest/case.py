@@ -75,8 +75,12 @@ class Tried:
 
 @functools.cache
 def sound_of(spec: str) -> Callable[[], Model]:
-    """Return what makes the sound model that a spec names."""
-    return analytic.model if spec == ANALYTIC else lambda: load(spec)
+    """Return what makes the sound model that a spec names.
+
+    Others than the analytic one are loaded once a process: planting copies a model around the same
+    modules, so that what lies before a fault needs to be computed once only.
+    """
+    return analytic.model if spec == ANALYTIC else functools.cache(lambda: load(spec))
 
 
 @functools.cache
