@@ -5,6 +5,7 @@ Source: the simulations behind the choice of methods, kept so that anybody can r
 """
 
 import argparse
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from rich.progress import track
 from rich.table import Table
 
 from arrcoc_verify.errors import UsageError
+from arrcoc_verify.provenance import code_digest
 from arrcoc_verify.stats.conclude import conclude
 from arrcoc_verify.stats.decide import Decision, decide_causes, decide_no_effect
 from arrcoc_verify.stats.interval import IntervalMethod, mean_interval, proportion_interval
@@ -54,6 +56,13 @@ class Measured:
     n: int
     nominal: float
     rate: Estimate
+
+
+@functools.cache
+def digest() -> str:
+    """Return one digest of the code whose figures these are."""
+    folder = Path(__file__).resolve().parent
+    return code_digest(folder.glob("*.py"), folder)
 
 
 def draw(shape: str, n: int, rng: np.random.Generator) -> FloatArray:
@@ -293,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(table_of(title, rows))
     if chosen.json is not None:
         data = {
-            "sims": chosen.sims, "seed": chosen.seed,
+            "digest": digest(), "sims": chosen.sims, "seed": chosen.seed,
             "tables": {title: [to_json(row) for row in rows] for title, rows in tables.items()},
         }  # fmt: skip
         part = chosen.json.with_suffix(".part")

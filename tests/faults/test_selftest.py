@@ -12,6 +12,7 @@ from arrcoc_verify.faults.selftest import case, kept, running, score
 from arrcoc_verify.faults.selftest.case import ANALYTIC, Judged, Tried
 from arrcoc_verify.faults.selftest.running import Plan, Results
 from arrcoc_verify.reference import analytic
+from arrcoc_verify.stats import calibration
 
 
 def fault(name, stage="knowing", **more):
@@ -129,11 +130,40 @@ def test_the_page_shows_the_rates_that_were_kept_and_says_when_the_code_has_chan
     monkeypatch.setattr(kept, "path", lambda name=kept.FILE: tmp_path / name)
     monkeypatch.setattr(kept, "digest", lambda: "d")
     rates = kept.for_the_page()["rates"]
-    assert [(1.0, 1), (1.0, 1), (0.0, 1)] == [(one["share"], one["n"]) for one in rates]
+    assert [(1.0, 1), (1.0, 1), (0.0, 1), (0.0, 1)] == [(o["share"], o["n"]) for o in rates]
     monkeypatch.setattr(kept, "digest", lambda: "another")
     assert all("other version" in one["name"] for one in kept.for_the_page()["rates"])
     (tmp_path / "selftest.json").unlink()
     assert kept.for_the_page() is None
+
+
+def simulated(shape, n, value, what="auto", nominal=0.95):
+    rate = {"value": value, "low": value - 0.01, "high": value + 0.01, "n": 400}
+    return {"what": what, "shape": shape, "n": n, "nominal": nominal, "rate": rate}
+
+
+def test_the_page_shows_the_worst_simulated_figures_and_says_when_the_code_has_changed():
+    data = {
+        "digest": calibration.digest(),
+        "tables": {
+            "Coverage of intervals of the mean": [
+                simulated("normal", 8, 0.94), simulated("skewed", 16, 0.91),
+                simulated("skewed", 8, 0.80, what="t"), simulated("lognormal", 8, 0.85),
+            ],
+            "Families on their margins: runs with any wrong verdict": [
+                simulated("normal", 16, 0.01, "causes: any holds wrongly", 0.05),
+                simulated("skewed", 32, 0.04, "no effect: any holds wrongly", 0.05),
+            ],
+        },
+    }  # fmt: skip
+    cover, err = kept.calibration_rates(data)
+    assert ("intervals cover, skewed, n 16, meant 0.95", 0.91) == (cover["name"], cover["share"])
+    assert ("any wrong verdict, skewed, n 32, meant 0.05", 0.04) == (err["name"], err["share"])
+    assert all(
+        "(other version)" in one["name"] and len(one["name"]) <= 60
+        for one in kept.calibration_rates({**data, "digest": "another"})
+    )
+    assert [] == kept.calibration_rates({})
 
 
 SLICE = (

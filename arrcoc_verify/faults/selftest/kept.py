@@ -9,6 +9,7 @@ from typing import Any
 from arrcoc_verify.faults import controls
 from arrcoc_verify.provenance import code_digest, json_digest
 from arrcoc_verify.scenes import fixtures
+from arrcoc_verify.stats import calibration
 
 FILE, CALIBRATION = "selftest.json", "calibration.json"
 
@@ -59,22 +60,30 @@ def for_the_page() -> dict[str, Any] | None:
 def rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the headline rates with their intervals."""
     caught, placed, alarms = data["detection"], data["localisation"], data["false_alarms"]
+    green = data["false_comfort"]
     found = [
         ("planted faults detected", caught["killed"], caught["killable"], caught["interval"]),
         ("of these, right stage named", placed["right"], placed["detected"], placed["interval"]),
+        (
+            "faults under which every claim held",
+            green["passed"],
+            green["killable"],
+            green["interval"],
+        ),
         ("healthy runs with a false alarm", alarms["alarmed"], alarms["runs"], alarms["interval"]),
     ]
     return [
         {"name": name, "share": hits / n, "low": ends[0], "high": ends[1], "n": n}
         for name, hits, n, ends in found
         if n
-    ]
+    ]  # fmt: skip
 
 
 def calibration_rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the worst simulated figure of each kind that matters most, with its interval."""
+    stale = "" if data.get("digest") == calibration.digest() else " (other version)"
     found = []
-    for title, said, worst in SHOWN:
+    for words, title, said, worst in SHOWN:
         rows = [
             row for row in data.get("tables", {}).get(title, ())
             if said in row["what"] and row["shape"] in ("normal", "skewed")
@@ -82,9 +91,7 @@ def calibration_rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         if rows:
             row = worst(rows, key=lambda one: one["rate"]["value"] - one["nominal"])
             rate = row["rate"]
-            name = (
-                f"{row['what']}, {row['shape']} effects, n = {row['n']} (meant: {row['nominal']})"
-            )
+            name = f"{words}, {row['shape']}, n {row['n']}, meant {row['nominal']:g}{stale}"
             found.append({
                 "name": name, "share": rate["value"], "low": rate["low"], "high": rate["high"],
                 "n": rate["n"],
@@ -92,8 +99,8 @@ def calibration_rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-SHOWN: tuple[tuple[str, str, Any], ...] = (
-    ("Coverage of intervals of the mean", "auto", min),
-    ("Families on their margins: runs with any wrong verdict", "wrongly", max),
+SHOWN: tuple[tuple[str, str, str, Any], ...] = (
+    ("intervals cover", "Coverage of intervals of the mean", "auto", min),
+    ("any wrong verdict", "Families on their margins: runs with any wrong verdict", "wrongly", max),
 )
-"""Title of a table, word of the rows that count, and which of them is worst."""
+"""Words, title of a table, word of the rows that count, and which of them is worst."""
