@@ -1,6 +1,7 @@
 """The command `selftest`: the suite against planted faults and healthy models."""
 
 import fnmatch
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from arrcoc_verify.report.text import number
 
 TARGETS = {case.ANALYTIC: 0.98}
 PLACED, DETECTED = 0.95, 0.95
+HEALTHY = {case.ANALYTIC: 300}
+FEWER = 20
+"""Healthy runs of models that take a minute or more to try."""
 
 
 def selftest(
@@ -25,7 +29,7 @@ def selftest(
     """Run the selftest; the exit code says whether its targets are met.
 
     Args:
-        given: model, faults (patterns), seeds, healthy, jobs.
+        given: model, faults (patterns), sample, seeds, healthy, jobs.
         json: where the result is written too.
         folder: where cases are kept, so that a stopped run goes on.
         keep: make this the run that audits show.
@@ -33,14 +37,15 @@ def selftest(
     start = time.perf_counter()
     spec = given["model"] or case.ANALYTIC
     known = case.faults(spec)
-    names = _chosen(given["faults"] or ["*"], list(known))
-    if given["seeds"] < 1 or given["healthy"] < 0 or given["jobs"] < 1:
+    names = _sampled(_chosen(given["faults"] or ["*"], list(known)), given["sample"])
+    healthy = HEALTHY.get(spec, FEWER) if given["healthy"] is None else given["healthy"]
+    if given["seeds"] < 1 or healthy < 0 or given["jobs"] < 1:
         raise UsageError("wanted seeds and jobs of at least 1, and healthy runs of at least 0")
-    if keep and (len(names) < len(known) or not given["healthy"]):
-        raise UsageError("only a full run is kept: leave --faults out, and try healthy models too")
+    if keep:
+        _keepable(spec, given, healthy)
     plan = running.Plan(
         spec=spec, faults=tuple(names), seeds=tuple(range(given["seeds"])),
-        healthy=given["healthy"], jobs=given["jobs"], folder=folder or _folder(spec),
+        healthy=healthy, jobs=given["jobs"], folder=folder or _folder(spec),
     )  # fmt: skip
     warn(f"{len(names)} faults, {plan.healthy} healthy runs; cases are kept in {plan.folder}")
     try:
@@ -53,14 +58,14 @@ def selftest(
         ) from None
     data = {
         "model": spec, "date": provenance.now(), "digest": kept.digest(),
-        "seeds": list(plan.seeds), "faults": len(names),
+        "seeds": list(plan.seeds), "faults": len(names), "of": len(known),
         "seconds_of_cases": round(sum(t.seconds for t in (*results.faulty, *results.healthy)), 1),
         "seconds": round(time.perf_counter() - start, 1),
         **score.score(results, known),
     }  # fmt: skip
     write_json(json, data)
     if keep:
-        write_json(kept.path(), data)
+        write_json(kept.path(kept.FILES[spec]), data)
     show(data)
     return 0 if _met(data, spec) else 1
 
@@ -77,6 +82,31 @@ def _chosen(patterns: Sequence[str], known: Sequence[str]) -> list[str]:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
             raise UnknownName("fault", pattern, known)
     return [name for name in known if any(fnmatch.fnmatchcase(name, p) for p in patterns)]
+
+
+def _sampled(names: Sequence[str], count: int | None) -> list[str]:
+    """Return so many names, the same ones each time, in their order; all when count is None."""
+    if count is None:
+        return list(names)
+    if count < 1:
+        raise UsageError("wanted a sample of at least 1")
+    drawn = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:count]
+    return [name for name in names if name in drawn]
+
+
+def _keepable(spec: str, given: Mapping[str, Any], healthy: int) -> None:
+    """Refuse to keep a run that says less than audits would claim of it.
+
+    Raises:
+        UsageError: a chosen part of the faults, no healthy runs, or a model that is no reference.
+    """
+    if spec not in kept.FILES:
+        raise UsageError(f"only runs on {' and '.join(kept.FILES)} are kept; --json writes others")
+    if given["faults"] or not healthy or (given["sample"] and spec == case.ANALYTIC):
+        raise UsageError(
+            "only a full run is kept, or a --sample of reference:trained: leave --faults out, "
+            "and try healthy models too"
+        )
 
 
 def _met(data: Mapping[str, Any], spec: str) -> bool:

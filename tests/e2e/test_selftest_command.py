@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from arrcoc_verify import suite
+from arrcoc_verify.cli import selftesting
 from arrcoc_verify.faults.selftest import case, kept, running
 
 SLICE = ("attending.total-is-conserved", "attending.equal-relevance-equal-tokens")
@@ -81,6 +82,8 @@ def test_it_can_be_stopped_and_goes_on_with_what_was_tried(selftest, monkeypatch
         (("--healthy", "-1"), "at least 0"),
         (("--faults", "map-*", "--keep"), "only a full run is kept"),
         (("--healthy", "0", "--keep"), "only a full run is kept"),
+        (("--sample", "0"), "sample of at least 1"),
+        (("--sample", "5", "--keep"), "only a full run is kept"),
         (("--model", "reference:analytical"), "analytic"),
     ],
 )
@@ -103,6 +106,15 @@ def test_a_folder_of_other_code_is_left_as_it_is(selftest, tmp_path):
     assert "other code" in done.err
     assert held == (folder / "selftest-run.json").read_text()
     assert ["selftest-run.json"] == [path.name for path in folder.iterdir()]
+
+
+def test_a_sample_is_the_same_each_time_and_grows_without_losing_any():
+    names = [f"fault {number}" for number in range(40)]
+    few, more = selftesting._sampled(names, 5), selftesting._sampled(names, 9)
+    assert (5, 9) == (len(few), len(more))
+    assert set(few) < set(more)
+    assert more == sorted(more, key=names.index)
+    assert names == selftesting._sampled(names, None)
 
 
 def test_the_kept_run_lies_where_audits_look_for_it():

@@ -12,6 +12,9 @@ from arrcoc_verify.scenes import fixtures
 from arrcoc_verify.stats import calibration
 
 FILE, CALIBRATION = "selftest.json", "calibration.json"
+TRAINED = "selftest_trained.json"
+FILES = {"reference:analytic": FILE, "reference:trained": TRAINED}
+"""Model -> file of its last kept run; audits show the first in full."""
 
 
 @functools.cache
@@ -50,11 +53,17 @@ def for_the_page() -> dict[str, Any] | None:
     data, calibrated = load(), calibration_rates(load(CALIBRATION) or {})
     if data is None:
         return {"rates": calibrated} if calibrated else None
-    stale = "" if data.get("digest") == digest() else " (other version)"
+    trained = load(TRAINED)
+    other = [_dated(one, trained, "trained: ") for one in rates(trained)[:2]] if trained else []
     return {
         "date": str(data.get("date", "")), "digest": str(data.get("digest", "")),
-        "rates": [*({**rate, "name": rate["name"] + stale} for rate in rates(data)), *calibrated],
+        "rates": [*(_dated(rate, data) for rate in rates(data)), *other, *calibrated],
     }  # fmt: skip
+
+
+def _dated(rate: Mapping[str, Any], data: Mapping[str, Any], first: str = "") -> dict[str, Any]:
+    stale = "" if data.get("digest") == digest() else " (other version)"
+    return {**rate, "name": f"{first}{rate['name']}{stale}"}
 
 
 def rates(data: Mapping[str, Any]) -> list[dict[str, Any]]:
