@@ -64,6 +64,10 @@ def planted(
     without_suite: Annotated[
         bool, typer.Option("--without-suite", help="Do not judge verdicts after repairs.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        option("--only", "PATTERN", "Only failures of such names, as 'asked-*'; may be repeated."),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Plant failures into a sound model: is the cause named first, does a repair mend it?
@@ -74,7 +78,7 @@ def planted(
     from arrcoc_verify.cli import debugging
 
     given = {"model": model, "seed": seed, "out": out}
-    raise typer.Exit(debugging.planted(given, suite=not without_suite, json=json))
+    raise typer.Exit(debugging.planted(given, only or (), suite=not without_suite, json=json))
 
 
 def repair(  # noqa: PLR0913 - a door: one parameter an option

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,9 @@ def show(found: Any) -> None:
         line(f"Not run: {text}")
 
 
-def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
+def planted(
+    given: Mapping[str, Any], names: Sequence[str], *, suite: bool, json: Path | None
+) -> int:
     """Plant failures, debug and repair each; 0 when both targets are met, else 1."""
     from arrcoc_verify.adapters import load
     from arrcoc_verify.debug import planted as planting
@@ -147,7 +149,8 @@ def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
         warn(f"{row.name} ({', '.join(row.planted)}): {said}")
 
     rows = planting.run(
-        model, None if folder is None else Path(folder), seed=config.seed, suite=suite, tell=tell
+        model, None if folder is None else Path(folder), seed=config.seed, suite=suite, names=names,
+        tell=tell,
     )
     found = planting.summary(rows, model.spec or model.name, config.seed)
     write_json(json, found)
@@ -166,16 +169,18 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Find, try and confirm the smallest edits that mend a case; 0 when one is confirmed."""
     from arrcoc_verify.debug import patching
     from arrcoc_verify.debug import repair as repairing
-    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
 
     found = diagnosed(given, asked)
     show(found)
     suite, seed = bool(given.get("suite", True)), int(given.get("seed") or 0)
     if suite:
         warn("screening repairs on the claims that depend on them; this takes minutes")
-    made = repairing.repair(found, screen=Judge(SCREENED, seed) if suite else None, seed=seed)
-    if suite:
-        made = repairing.confirm(made, Judge(CONFIRMED, seed), seed)
+    shared = Shared(found.bench.model, seed) if suite else None
+    screen = Judge(SCREENED, shared) if shared is not None else None
+    made = repairing.repair(found, screen=screen, seed=seed)
+    if shared is not None:
+        made = repairing.confirm(made, Judge(CONFIRMED, shared), seed)
     rows = [one.to_json() for one in made.tried]
     if made.winner is not None:
         rows = [

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
-from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
@@ -90,15 +91,14 @@ def cases_of(model: Model, seed: int = 0) -> list[Case]:
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
-    """Yield every planted failure of a model, single causes first."""
+    """Yield the planted failures of a model whose name fits a shell pattern, singles first."""
     cases = cases_of(model, seed)
     sound = [Bench(model, case, no_donors(), seed).before for case in cases]
-    for one in OPERATORS:
-        if not names or one.name in names:
-            yield _planted(model, (one,), cases, sound)
-    for first, second in PAIRS:
-        if not names or f"{first}+{second}" in names:
-            yield _planted(model, (operator(first), operator(second)), cases, sound)
+    ways = [(one,) for one in OPERATORS]
+    for found in [*ways, *((operator(first), operator(second)) for first, second in PAIRS)]:
+        name = "+".join(one.name for one in found)
+        if not names or any(fnmatchcase(name, pattern) for pattern in names):
+            yield _planted(model, found, cases, sound)
 
 
 def _planted(
@@ -193,8 +193,14 @@ class Row:
     seconds: float = 0.0
 
 
-def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
-    """Debug and repair a planted failure; the suite judges what a repair does to verdicts."""
+def row_of(one: Planted, seed: int = 0, *, shared: Shared | None = None) -> Row:
+    """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
+
+    Args:
+        one: what was planted.
+        seed: of every draw.
+        shared: runs that judges share; None leaves the suite out.
+    """
     start = time.perf_counter()
     base = Row(
         name=one.name, planted=one.codes, sound=one.sound, broken=one.broken,
@@ -203,10 +209,10 @@ def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
     if one.skipped:
         return base
     got = diagnose(one, seed)
-    screen = Judge(SCREENED, seed) if suite else None
+    screen = Judge(SCREENED, shared) if shared is not None else None
     made = repair(got.found, screen=screen, most=2, seed=seed)
-    if suite:
-        made = confirm(made, Judge(CONFIRMED, seed), seed)
+    if shared is not None:
+        made = confirm(made, Judge(CONFIRMED, shared), seed)
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
@@ -220,15 +226,24 @@ def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
 
 def run(
     model: Model, folder: Path | None = None, *, seed: int = 0, suite: bool = True,
-    tell: Callable[[Row], None] | None = None,
+    names: Sequence[str] = (), tell: Callable[[Row], None] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Return a row for every planted failure; rows kept in `folder` are taken from there."""
-    rows = []
-    for one in plant(model, seed):
+    """Return a row for every planted failure; rows kept in `folder` are taken from there.
+
+    Args:
+        model: sound.
+        folder: where rows are kept, so that a stopped run goes on.
+        seed: of every draw.
+        suite: judge what repairs do to verdicts.
+        names: shell patterns of the failures that are planted; none for all.
+        tell: called with each row.
+    """
+    rows, shared = [], Shared(model, seed) if suite else None
+    for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            row = row_of(one, seed, suite=suite)
+            row = row_of(one, seed, shared=shared)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

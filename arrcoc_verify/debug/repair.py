@@ -165,7 +165,7 @@ def repair(
 
     Args:
         found: of a case that is a failure.
-        screen: judges claims; None leaves verdicts out.
+        screen: judges claims, where there is a choice; None leaves verdicts out.
         most: so many candidates are screened, fewest numbers and least collateral first.
         seed: of scenes kept apart.
     """
@@ -178,8 +178,9 @@ def repair(
     made.tried = rows
     model = found.bench.model
     patterns = _dependent(found)
-    for place, row in enumerate([row for row in rows if row.mends][:most]):
-        if screen is not None:
+    mending = [row for row in rows if row.mends][:most]
+    for place, row in enumerate(mending):
+        if screen is not None and len(mending) > 1:
             worse, better = screen(model, applied(model, row.edits), patterns)
             screened = replace(
                 row, flipped_verdicts=worse, gained_verdicts=better, screened=", ".join(patterns)
