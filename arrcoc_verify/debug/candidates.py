@@ -10,6 +10,7 @@ from torch import Tensor
 from arrcoc_verify.debug import derive
 from arrcoc_verify.debug import reference as ref
 from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.parts import Part, View
 from arrcoc_verify.debug.patching import PatchEdit, applied
@@ -54,7 +55,7 @@ def _closest(found: Diagnosis, place: int, edits: list[PatchEdit]) -> list[Patch
 
     def miss(edit: PatchEdit) -> float:
         try:
-            run = Bench(applied(bench.model, [edit]), found.case, bench.donors).clean
+            run = carried(applied(bench.model, [edit]), bench.clean, bench.inner)
         except ArrcocError:
             return float("inf")
         cells = found.case.cells[None]

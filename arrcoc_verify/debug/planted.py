@@ -16,7 +16,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
+from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, inner_sites, make_donors
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
@@ -93,7 +94,7 @@ def cases_of(model: Model, seed: int = 0) -> list[Case]:
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
     """Yield the planted failures of a model whose name fits a shell pattern, singles first."""
     cases = cases_of(model, seed)
-    sound = [Bench(model, case, no_donors(), seed).before for case in cases]
+    sound = [Bench(model, case, no_donors(), seed) for case in cases]
     ways = [(one,) for one in OPERATORS]
     for found in [*ways, *((operator(first), operator(second)) for first, second in PAIRS)]:
         name = "+".join(one.name for one in found)
@@ -102,12 +103,13 @@ def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Pl
 
 
 def _planted(
-    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[float]
+    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[Bench]
 ) -> Planted:
     name = "+".join(one.name for one in ways)
     codes = tuple(dict.fromkeys(one.code for one in ways))
     best: Planted | None = None
-    for case, before in zip(cases, sound, strict=True):
+    for case, bench in zip(cases, sound, strict=True):
+        before = bench.before
         shown = planted_picture(ways[0], case, model.declaration.grid)
         made = [_made(model, ways, shown), *(_made(model, (one,), shown) for one in ways)]
         if any(one is None for one in made):
@@ -115,7 +117,7 @@ def _planted(
                 name=name, codes=codes, model=None, case=None, goal=None, sound=0, broken=0,
                 skipped="the model has no such part",
             )  # fmt: skip
-        tokens = [Bench(one, shown, no_donors()).before for one in made if one is not None]
+        tokens = [_tokens(one, bench, shown) for one in made if one is not None]
         goal = Goal(tokens=round(tokens[0] + BACK * (before - tokens[0]), 1))
         why = ""
         if before - tokens[0] < LEAST_COST * before:
@@ -133,6 +135,14 @@ def _planted(
     return best
 
 
+def _tokens(broken: Model, sound: Bench, shown: Case) -> float:
+    """Return what the region gets from a broken model; the sound one's steps are taken over."""
+    bench = Bench(broken, shown, no_donors())
+    if shown is not sound.case:
+        return bench.before
+    return float(bench.tokens(carried(broken, sound.clean, bench.inner))[0])
+
+
 def _key(one: Planted) -> tuple[bool, float]:
     return (not one.skipped, one.sound - one.broken)
 
@@ -144,11 +154,21 @@ def _made(model: Model, ways: Sequence[Operator], case: Case) -> Model | None:
     return broken
 
 
-def diagnose(one: Planted, seed: int = 0) -> Outcome:
-    """Debug a planted failure as a user would: from the broken model alone."""
+def diagnose(one: Planted, seed: int = 0, sound: Donors | None = None) -> Outcome:
+    """Debug a planted failure as a user would: from the broken model alone.
+
+    Args:
+        one: what was planted.
+        seed: of every draw.
+        sound: donors of the sound model; only to save time, by what both models have in common.
+    """
     if one.model is None or one.case is None:
         raise ValueError(f"{one.name} was not planted")
-    donors = make_donors(one.model, donor_scenes(one.model, seed))
+    if sound is None:
+        donors = make_donors(one.model, donor_scenes(one.model, seed))
+    else:
+        ran = carried(one.model, sound.run, inner_sites(one.model))
+        donors = replace(sound, ran=ran)
     return Outcome(
         planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed)
     )
@@ -193,13 +213,16 @@ class Row:
     seconds: float = 0.0
 
 
-def row_of(one: Planted, seed: int = 0, *, shared: Shared | None = None) -> Row:
+def row_of(
+    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None
+) -> Row:
     """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
 
     Args:
         one: what was planted.
         seed: of every draw.
         shared: runs that judges share; None leaves the suite out.
+        sound: donors of the sound model, to save time.
     """
     start = time.perf_counter()
     base = Row(
@@ -208,7 +231,7 @@ def row_of(one: Planted, seed: int = 0, *, shared: Shared | None = None) -> Row:
     )  # fmt: skip
     if one.skipped:
         return base
-    got = diagnose(one, seed)
+    got = diagnose(one, seed, sound)
     screen = Judge(SCREENED, shared) if shared is not None else None
     made = repair(got.found, screen=screen, most=2, seed=seed)
     if shared is not None:
@@ -239,11 +262,12 @@ def run(
         tell: called with each row.
     """
     rows, shared = [], Shared(model, seed) if suite else None
+    sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            row = row_of(one, seed, shared=shared)
+            row = row_of(one, seed, shared=shared, sound=sound)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

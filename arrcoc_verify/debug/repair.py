@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from arrcoc_verify.debug.bench import Bench, Donors, inner_sites, make_donors
+from arrcoc_verify.debug.bench import Donors, inner_sites, make_donors
 from arrcoc_verify.debug.candidates import propose
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.patching import PatchEdit, applied
 from arrcoc_verify.errors import ArrcocError
-from arrcoc_verify.graph import run
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
@@ -118,7 +118,7 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
     bench, goal = found.bench, found.failure.goal
     try:
         mended = applied(bench.model, edits)
-        after = Bench(mended, found.case, bench.donors).before
+        after = float(bench.tokens(carried(mended, bench.clean, inner_sites(mended)))[0])
         others = _rerun(mended, apart)
     except ArrcocError:
         return None
@@ -141,8 +141,7 @@ def _keeps_total(model: Model, after: Donors) -> bool:
 
 
 def _rerun(model: Model, apart: Donors) -> Donors:
-    images, queries = [s.image for s in apart.scenes], [s.query for s in apart.scenes]
-    return replace(apart, ran=run(model, images, queries, read=inner_sites(model)))
+    return replace(apart, ran=carried(model, apart.run, inner_sites(model)))
 
 
 def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
