@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from arrcoc_verify.debug import trace, upstream
+from arrcoc_verify.debug import repeats, trace, upstream
 from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal
 from arrcoc_verify.debug.causes import MEANING, STAGE_OF, Cause
 from arrcoc_verify.debug.competition import fires_without_reason, of_competition
+from arrcoc_verify.debug.embedding import of_embedding
 from arrcoc_verify.debug.experiment import Evidence
 from arrcoc_verify.debug.failure import Failure, is_failure
 from arrcoc_verify.debug.parts import Part, scorers
@@ -160,9 +161,11 @@ def _restored(sought: Found) -> Run | None:
 def _causes(
     bench: Bench, goal: Goal, against: str, notes: _Notes
 ) -> tuple[tuple[Cause, ...], Found]:
-    runtime = _runtime(bench, goal, notes)
-    if runtime:
-        return runtime, Found()
+    runtime = repeats.of_runs(bench, goal)
+    notes.evidence += runtime.evidence
+    notes.undecided += runtime.undecided
+    if runtime.cause is not None:
+        return (runtime.cause,), Found(parts=runtime.parts, trial=runtime.trial)
     asked = upstream.of_queries(bench, goal, against)
     shown = upstream.of_pictures(bench, goal)
     notes.evidence += [*asked.evidence, *shown.evidence]
@@ -197,7 +200,7 @@ def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> bool
     Either another embedding brings the tokens back, or putting right the parts that hear the query,
     and only these, does.
     """
-    other = upstream.of_embedding(bench, goal, float("-inf"), held=False)
+    other = of_embedding(bench, goal, float("-inf"), held=False)
     notes.evidence += other.evidence
     if other.code:
         return True
@@ -253,7 +256,7 @@ def _before_scorers(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> C
     if values is not None and own is not None:
         written = float(mean_over(values, bench.case.cells.expand(len(values), -1)).mean())
         wanted = (written + float(mean_over(own, bench.case.cells[None])[0])) / 2
-        other = upstream.of_embedding(bench, goal, wanted)
+        other = of_embedding(bench, goal, wanted)
         notes.evidence += other.evidence
         if other.code:
             return Cause(code=other.code, site=_site(bench, "query"), detail=other.detail)
@@ -311,54 +314,6 @@ def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> C
     return Cause(
         code="budget_competition", site=site,
         detail="what competes is there in the picture and asked for by the query",
-    )  # fmt: skip
-
-
-REPEATS = 8
-"""Runs of the same case: noise that strikes every other run is seen in 255 cases of 256."""
-
-
-def _runtime(bench: Bench, goal: Goal, notes: _Notes) -> tuple[Cause, ...]:
-    """Run the case again, and beside other pictures."""
-    case, donors = bench.case, bench.donors
-    again = [bench.run_on([case.image], [case.query]) for _ in range(REPEATS)]
-    first = bench.clean.allocation.tokens
-    same = all(bool((one.allocation.tokens == first).all()) for one in again)
-    repeats = torch.stack([bench.tokens(one)[0] for one in (bench.clean, *again)])
-    if not same and bench.model.declaration.deterministic:
-        notes.evidence.append(_runs(bench, goal, repeats, "the same again", "not_deterministic"))
-        if bool(goal.met(repeats).any()):
-            return (Cause(code="not_deterministic", detail="some of its own runs keep the goal"),)
-        notes.undecided.append(
-            "the model is not deterministic: effects below its noise mean nothing"
-        )
-    mates = list(donors.scenes[:3])
-    if not mates or not bench.model.declaration.batch_invariant:
-        return ()
-    images = [case.image, *(scene.image for scene in mates)]
-    queries = [case.query, *(scene.query for scene in mates)]
-    orders = [list(range(len(images))), [*range(1, len(images)), 0]]
-    found = []
-    for order in orders:
-        run = bench.run_on([images[i] for i in order], [queries[i] for i in order])
-        tokens = mean_over(run.allocation.tokens, case.cells.expand(len(order), -1))
-        found.append(tokens[order.index(0)])
-    beside = torch.stack(found)
-    if bool((beside - bench.before).abs().max() > 1.0):
-        notes.evidence.append(_runs(bench, goal, beside, "beside others", "batch_dependent"))
-        if bool(goal.met(beside).any()):
-            return (Cause(code="batch_dependent", detail="beside other pictures it gets them"),)
-        notes.undecided.append("the picture's tokens hang on its neighbours in the batch")
-    return ()
-
-
-def _runs(bench: Bench, goal: Goal, tokens: torch.Tensor, how: str, code: str) -> Evidence:
-    change = tokens - bench.before
-    return Evidence(
-        experiment=f"run {how}, {len(tokens)} times", code=code, effect=float(change.mean()),
-        interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
-        restores="yes" if bool(goal.met(tokens).any()) else "no", basis="runs", n=len(tokens),
-        part="runs",
     )  # fmt: skip
 
 

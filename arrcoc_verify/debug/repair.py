@@ -19,7 +19,9 @@ from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.patching import PatchEdit, applied
+from arrcoc_verify.debug.repeats import MATES, REPEATS
 from arrcoc_verify.errors import ArrcocError
+from arrcoc_verify.graph import run
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
@@ -118,7 +120,7 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
     bench, goal = found.bench, found.failure.goal
     try:
         mended = applied(bench.model, edits)
-        after = float(bench.tokens(carried(mended, bench.clean, inner_sites(mended)))[0])
+        after = _after(found, mended)
         others = _rerun(mended, apart)
     except ArrcocError:
         return None
@@ -129,6 +131,22 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
         mends=bool(goal.met(torch.tensor([after]))[0]), similar=_mended(apart, others, goal),
         collateral=moved(apart, others), keeps_total=_keeps_total(mended, others),
     )  # fmt: skip
+
+
+def _after(found: Diagnosis, mended: Model) -> float:
+    """Return the case's tokens with the edits: the worst of several runs where runs differ."""
+    bench, sign = found.bench, found.failure.goal.sign
+    if found.stage != "runtime":
+        return float(bench.tokens(carried(mended, bench.clean, inner_sites(mended)))[0])
+    mates = [scene.image for scene in bench.donors.scenes[:MATES]]
+    asked = [scene.query for scene in bench.donors.scenes[:MATES]]
+    read = []
+    for count in range(REPEATS):
+        beside = count % 2 and bench.model.declaration.batch_invariant
+        images = [found.case.image, *(mates if beside else [])]
+        ran = run(mended, images, [found.case.query, *(asked if beside else [])])
+        read.append(float(bench.tokens(ran)[0]))
+    return min(read, key=lambda tokens: tokens * sign)
 
 
 def _keeps_total(model: Model, after: Donors) -> bool:
@@ -172,7 +190,11 @@ def repair(
     if found.failure.answer != "yes" or not found.causes:
         return made
     apart = similar_donors(found.bench.model, SIMILAR_ROLE, seed)
-    rows = [one for edits in propose(found) if (one := tried(found, edits, apart)) is not None]
+    rows: list[Tried] = []
+    for group in propose(found):
+        rows += [one for edits in group if (one := tried(found, edits, apart)) is not None]
+        if any(row.mends for row in rows):
+            break
     rows.sort(key=_rank)
     made.tried = rows
     model = found.bench.model
