@@ -7,13 +7,15 @@ from typing import Any
 import torch
 
 from arrcoc_verify.debug import repeats, trace, upstream
+from arrcoc_verify.debug.against import Against
+from arrcoc_verify.debug.against import against as with_other
 from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal
 from arrcoc_verify.debug.causes import MEANING, STAGE_OF, Cause
 from arrcoc_verify.debug.competition import fires_without_reason, of_competition
 from arrcoc_verify.debug.embedding import of_embedding
-from arrcoc_verify.debug.experiment import Evidence
-from arrcoc_verify.debug.failure import Failure, is_failure
+from arrcoc_verify.debug.experiment import Evidence, Trial
+from arrcoc_verify.debug.failure import Failure, faces_behind, is_failure, rests_on
 from arrcoc_verify.debug.parts import Part, scorers
 from arrcoc_verify.debug.search import Found, search
 from arrcoc_verify.graph import Run
@@ -39,8 +41,11 @@ class Diagnosis:
         paths: what each score carries, direct and through the budget.
         features: channels that stand off, and what they do.
         restored: run of the case with the cause put right, or None.
+        against: what another picture shows beside it, or None.
+        rests_on: how many faces and other objects the answer rests on, in words.
         bench: to go on with, as a repair does.
         parts: what was put right, for a repair.
+        trial: on which it was tried, to look at what else was.
     """
 
     case: Case
@@ -58,6 +63,9 @@ class Diagnosis:
     restored: Run | None
     bench: Bench
     parts: tuple[Part, ...] = ()
+    trial: Trial | None = None
+    against: Against | None = None
+    rests_on: str = ""
 
     @property
     def stage(self) -> str | None:
@@ -78,6 +86,8 @@ class Diagnosis:
             "tokens": self.failure.tokens,
             "expected": str(goal),
             "elsewhere": self.failure.elsewhere,
+            "rests_on": self.rests_on,
+            "faces": faces_behind(self.bench),
             "stage": self.stage,
             "cause": self.causes[0].code if self.causes else None,
             "causes": [
@@ -86,6 +96,10 @@ class Diagnosis:
                 for c in self.causes
             ],
             "evidence": [asdict(one) for one in self.evidence],
+            "against": None if self.against is None else {
+                "picture": self.against.name, "tokens": self.against.tokens,
+                "site": self.against.site, "stage": self.against.stage, "said": self.against.said,
+            },
             "ruled_out": list(self.ruled_out),
             "undecided": list(self.undecided),
             "not_run": list(self.not_run),
@@ -114,7 +128,7 @@ def debug(
     expected: Goal | None = None,
     *,
     donors: Donors | None = None,
-    against: str = "",
+    against: str | Case = "",
     seed: int = 0,
 ) -> Diagnosis:
     """Return why a region gets what it gets.
@@ -124,7 +138,7 @@ def debug(
         case: picture, query and region, as `make_case` makes it.
         expected: what the region should get; None to compare it with donors.
         donors: queried objects elsewhere; None for those of the package.
-        against: another query to compare with.
+        against: another query, or another picture's case, to compare with.
         seed: of every draw.
     """
     found = donors if donors is not None else make_donors(model, donor_scenes(model, seed))
@@ -132,13 +146,17 @@ def debug(
     failure = is_failure(bench, expected)
     notes = _Notes()
     causes: tuple[Cause, ...] = ()
-    sought = Found()
+    sought, beside = Found(), None
     if failure.answer == "yes":
-        causes, sought = _causes(bench, failure.goal, against, notes)
+        query = against if isinstance(against, str) else ""
+        causes, sought = _causes(bench, failure.goal, query, notes)
     elif failure.answer == "no":
         notes.undecided.append("it is no failure, so no cause was looked for")
     else:
         notes.undecided.append(failure.reason)
+    if isinstance(against, Case):
+        beside = with_other(bench, failure.goal, against)
+        notes.evidence += beside.evidence
     _lacking(model, notes)
     named = {cause.code for cause in causes}
     return Diagnosis(
@@ -148,7 +166,8 @@ def debug(
         not_run=tuple(dict.fromkeys(notes.missing)), stations=tuple(trace.stations(bench)),
         waterfall=tuple(trace.waterfall(bench)), paths=tuple(trace.paths(bench)),
         features=tuple(trace.features(bench, failure.goal)),
-        restored=_restored(sought), bench=bench, parts=sought.parts,
+        restored=_restored(sought), bench=bench, parts=sought.parts, trial=sought.trial,
+        against=beside, rests_on=rests_on(bench),
     )  # fmt: skip
 
 
@@ -321,7 +340,7 @@ def _ruled_out(evidence: Sequence[Evidence], named: set[str]) -> tuple[str, ...]
     """Return the codes that were tried alone and whose experiments all failed to restore."""
     tried: dict[str, list[str]] = {}
     for one in evidence:
-        if "+" not in one.code:
+        if one.code and "+" not in one.code:
             tried.setdefault(one.code, []).append(one.restores)
     out = [
         code for code, results in tried.items()

@@ -81,3 +81,27 @@ def is_failure(bench: Bench, expected: Goal | None) -> Failure:
 
 def _ends(readings: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(readings.min()), float(np.median(readings)), float(readings.max())
+
+
+FACES = frozenset({"face", "faces"})
+
+
+def faces_behind(bench: Bench) -> int:
+    """Return how many distinct faces the answer rests on: the case's, and those among donors."""
+    own = int(bench.case.label.lower() in FACES)
+    scenes = bench.donors.scenes
+    return own + len({s.cluster for s in scenes if s.target.label.lower() in FACES})
+
+
+def rests_on(bench: Bench) -> str:
+    """Return in words what the answer rests on."""
+    faces, clusters = faces_behind(bench), len(set(bench.donors.clusters))
+    own = int(bench.case.label.lower() in FACES)
+    others = clusters - (faces - own)
+    said = []
+    if own or faces:
+        said.append(f"{faces} distinct face{'s' if faces != 1 else ''}")
+    if others:
+        what = "other queried objects" if said else "independent queried objects elsewhere"
+        said.append(f"{others} {what}")
+    return " and ".join(said) if said else "this region alone"

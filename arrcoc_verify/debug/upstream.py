@@ -290,7 +290,8 @@ def _transplant(what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal) 
     share = float(goal.met(tokens).double().mean())
     return Evidence(
         experiment=f"donors' objects in the region as {what}{f' at {site}' if site else ''}",
-        code="encoder_blind", effect=float(change.mean()),
+        # As pixels they go through the encoder as well: a control, which speaks for no cause.
+        code="encoder_blind" if what == "features" else "", effect=float(change.mean()),
         interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
         restores="yes" if share >= 0.5 else "no", basis="transplant", part=f"{what} {site}".strip(),
         n=len(tokens),
