@@ -21,6 +21,9 @@ from arrcoc_verify.model import patches_last
 KNOTS = 9
 """Knots of a curve, at most."""
 
+SIZES = (0.5, 0.75, 1.0)
+"""Parts of the way to what a vector should be: the least that suffices moves least elsewhere."""
+
 MOST_OF_EACH = 8
 """Candidates of each of two causes that are tried together."""
 
@@ -299,12 +302,13 @@ def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
     one = torch.zeros_like(change)
     place = int(change.abs().argmax())
     one[place] = change[place]
-    for bias, said in (
-        (one, f"channel {place} of {site.name} by {float(change[place]):+.2g}"),
-        (change, f"{site.name} by {[round(c, 2) for c in change.tolist()]}"),
-    ):
-        made.append(PatchEdit(kind="bias", target=site.name, said=said,
-                              tensors={"bias": bias, **push}))  # fmt: skip
+    for size in SIZES:
+        for bias, said in (
+            (one * size, f"channel {place} of {site.name} by {size * float(change[place]):+.2g}"),
+            (change * size, f"{site.name} by {[round(size * c, 2) for c in change.tolist()]}"),
+        ):
+            made.append(PatchEdit(kind="bias", target=site.name, said=said,
+                                  tensors={"bias": bias, **push}))  # fmt: skip
     return made
 
 

@@ -192,8 +192,9 @@ def _causes(
     notes.evidence += sought.evidence
     if asked.code and any(one.restores == "yes" for one in asked.evidence):
         return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
-    if asked.code and _query_mends(bench, goal, sought, notes):
-        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
+    if asked.code and (how := _query_mends(bench, goal, sought, notes)):
+        detail = f"{asked.detail}; {how}"
+        return (Cause(code=asked.code, site=_site(bench, "query"), detail=detail),), sought
     if shown.code:
         return (Cause(code=shown.code, detail=shown.detail),), sought
     if sought.competition:
@@ -213,8 +214,8 @@ _HEARS_QUERY = frozenset({"scorer:query_relevance", "tensions", "weights"})
 """Parts that read the query."""
 
 
-def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> bool:
-    """Return whether a query that means something would mend what one that means nothing does.
+def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> str:
+    """Return how a query that means something would mend what one that means nothing does, or "".
 
     Either another embedding brings the tokens back, or putting right the parts that hear the query,
     and only these, does.
@@ -222,9 +223,15 @@ def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> bool
     other = of_embedding(bench, goal, float("-inf"), held=False)
     notes.evidence += other.evidence
     if other.code:
-        return True
+        return other.detail
     names = {part.name.split("/")[0] for part in sought.parts}
-    return bool(names) and names <= _HEARS_QUERY and "scorer:query_relevance" in names
+    if not names or not names <= _HEARS_QUERY or "scorer:query_relevance" not in names:
+        return ""
+    notes.undecided.append(
+        "no other query that was tried restores it; --against with one whose words the model knows "
+        "would tell a query that it does not know from a scorer that does not answer"
+    )
+    return "what hears the query, put right together and nothing else, brings the tokens back"
 
 
 def _without_parts(

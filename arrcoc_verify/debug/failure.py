@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrcoc_verify.debug.bench import Bench
-from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.case import FACE, Goal
 from arrcoc_verify.stats.sample import average_clusters
 
 ALPHA = 0.1
@@ -83,20 +83,17 @@ def _ends(readings: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(readings.min()), float(np.median(readings)), float(readings.max())
 
 
-FACES = frozenset({"face", "faces"})
-
-
 def faces_behind(bench: Bench) -> int:
     """Return how many distinct faces the answer rests on: the case's, and those among donors."""
-    own = int(bench.case.label.lower() in FACES)
+    own = int(bench.case.label.lower() in FACE)
     scenes = bench.donors.scenes
-    return own + len({s.cluster for s in scenes if s.target.label.lower() in FACES})
+    return own + len({s.cluster for s in scenes if s.target.label.lower() in FACE})
 
 
 def rests_on(bench: Bench) -> str:
     """Return in words what the answer rests on."""
     faces, clusters = faces_behind(bench), len(set(bench.donors.clusters))
-    own = int(bench.case.label.lower() in FACES)
+    own = int(bench.case.label.lower() in FACE)
     others = clusters - (faces - own)
     said = []
     if own or faces:

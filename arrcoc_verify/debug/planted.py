@@ -23,6 +23,7 @@ from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
 from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
+from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
@@ -37,6 +38,10 @@ LEAST_COST = 0.2
 
 TRIED = 8
 """Scenes on which a fault is tried; it is planted where it costs most."""
+
+
+NAMES = (*(one.name for one in OPERATORS), *("+".join(pair) for pair in PAIRS))
+"""Names of all planted failures, single causes first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,11 +100,9 @@ def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Pl
     """Yield the planted failures of a model whose name fits a shell pattern, singles first."""
     cases = cases_of(model, seed)
     sound = [Bench(model, case, no_donors(), seed) for case in cases]
-    ways = [(one,) for one in OPERATORS]
-    for found in [*ways, *((operator(first), operator(second)) for first, second in PAIRS)]:
-        name = "+".join(one.name for one in found)
+    for name in NAMES:
         if not names or any(fnmatchcase(name, pattern) for pattern in names):
-            yield _planted(model, found, cases, sound)
+            yield _planted(model, tuple(map(operator, name.split("+"))), cases, sound)
 
 
 def _planted(
@@ -233,7 +236,7 @@ def row_of(
         return base
     got = diagnose(one, seed, sound)
     screen = Judge(SCREENED, shared) if shared is not None else None
-    made = repair(got.found, screen=screen, most=2, seed=seed)
+    made = repair(got.found, screen=screen, seed=seed)
     if shared is not None:
         made = confirm(made, Judge(CONFIRMED, shared), seed)
     won = made.winner
@@ -261,6 +264,8 @@ def run(
         names: shell patterns of the failures that are planted; none for all.
         tell: called with each row.
     """
+    if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
+        raise UnknownName("planted failure", ", ".join(names), NAMES)
     rows, shared = [], Shared(model, seed) if suite else None
     sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):

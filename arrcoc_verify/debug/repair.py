@@ -102,6 +102,22 @@ class Repair:
     winner: Tried | None = None
     confirmed: str = ""
 
+    def to_json(self, command: str = "") -> list[dict[str, Any]]:
+        """Return what `repair --json` writes: a row for each edit that was tried, winner first."""
+        found = self.diagnosis
+        about = {
+            "model": found.model, "image": found.case.name, "query": found.case.query,
+            "cause": found.causes[0].code if found.causes else None, "stage": found.stage,
+            "expected": str(found.failure.goal), "command": command,
+        }  # fmt: skip
+        won = self.winner
+        rest = [one for one in self.tried if won is None or one.edits is not won.edits]
+        return [
+            {**one.to_json(), "winner": one is won, "confirmed": self.confirmed * (one is won),
+             **about}
+            for one in ([won] if won is not None else []) + rest
+        ]  # fmt: skip
+
 
 Screen = Callable[[Model, Model, Sequence[str]], tuple[tuple[str, ...], tuple[str, ...]]]
 """Sound or broken model, repaired model, claim patterns -> (verdicts that got worse, better)."""
@@ -229,10 +245,10 @@ def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
 
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:
-    """Return patterns of the claims about the stage that is blamed, and about the budget."""
-    stages = ("knowing", "balancing", "attending")
-    own = [f"{stage}.*" for stage in stages if stage == found.stage]
-    return tuple(dict.fromkeys([*own, "attending.*"]))
+    """Return patterns of the claims about the stages that are blamed, the budget and the whole."""
+    stages = [cause.stage for cause in found.causes]
+    own = [f"{stage}.*" for stage in ("knowing", "balancing") if stage in stages]
+    return (*own, "attending.*", "whole.*")
 
 
 def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:
