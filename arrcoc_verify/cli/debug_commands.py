@@ -13,7 +13,7 @@ RegionOption = Annotated[
     str | None, typer.Option("--region", metavar="x,y,w,h", help="Box in pixels of the picture.")
 ]
 LabelOption = Annotated[
-    str | None, typer.Option("--label", metavar="L", help="Look for it: `face`.")
+    str | None, typer.Option("--label", metavar="L", help="Look for it: `face`, else by --labels.")
 ]
 MaskOption = Annotated[
     Path | None, typer.Option("--mask", metavar="PNG", help="White where the region is.")
@@ -26,6 +26,13 @@ DonorsOption = Annotated[
     typer.Option("--donors", metavar="CSV|COCO", help="Regions to compare with; default: ours."),
 ]
 
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels", metavar="DIR", help="Local open_clip model that finds other labels than faces."
+    ),
+]
+
 
 def debug(  # noqa: PLR0913 - a door: one parameter an option
     image: Image,
@@ -35,9 +42,10 @@ def debug(  # noqa: PLR0913 - a door: one parameter an option
     mask: MaskOption = None,
     expect: ExpectOption = None,
     against: Annotated[
-        str | None, option("--against", "QUERY", "Another query to compare with.")
+        str | None, option("--against", "FILE|QUERY", "Another picture or query to compare with.")
     ] = None,
     donors: DonorsOption = None,
+    labels: LabelsOption = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     out: Annotated[File, option("--out", "DIR", "Write a page there.")] = None,
@@ -51,7 +59,7 @@ def debug(  # noqa: PLR0913 - a door: one parameter an option
 
     asked = debugging.Asked(
         image=image, query=query, region=region, label=label, mask=mask, expect=expect,
-        against=against, donors=donors,
+        against=against, donors=donors, labels=labels,
     )  # fmt: skip
     given = {"model": model, "seed": seed, "out": out}
     raise typer.Exit(debugging.debug(given, asked, json=json))
@@ -64,6 +72,10 @@ def planted(
     without_suite: Annotated[
         bool, typer.Option("--without-suite", help="Do not judge verdicts after repairs.")
     ] = False,
+    only: Annotated[
+        list[str] | None,
+        option("--only", "PATTERN", "Only failures of such names, as 'asked-*'; may be repeated."),
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Plant failures into a sound model: is the cause named first, does a repair mend it?
@@ -74,7 +86,7 @@ def planted(
     from arrcoc_verify.cli import debugging
 
     given = {"model": model, "seed": seed, "out": out}
-    raise typer.Exit(debugging.planted(given, suite=not without_suite, json=json))
+    raise typer.Exit(debugging.planted(given, only or (), suite=not without_suite, json=json))
 
 
 def repair(  # noqa: PLR0913 - a door: one parameter an option
@@ -85,6 +97,7 @@ def repair(  # noqa: PLR0913 - a door: one parameter an option
     mask: MaskOption = None,
     expect: ExpectOption = None,
     donors: DonorsOption = None,
+    labels: LabelsOption = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     save: Annotated[File, option("--save", "FILE", "Keep the winner as safetensors.")] = None,
@@ -105,7 +118,7 @@ def repair(  # noqa: PLR0913 - a door: one parameter an option
 
     asked = debugging.Asked(
         image=image, query=query, region=region, label=label, mask=mask, expect=expect,
-        donors=donors,
+        donors=donors, labels=labels,
     )  # fmt: skip
     given = {"model": model, "seed": seed, "out": out, "patch": save, "suite": not without_suite}
     if apply is not None:
@@ -122,6 +135,7 @@ def triage(  # noqa: PLR0913 - a door: one parameter an option
     ] = "",
     label: Annotated[str, option("--label", "L", "What is looked for in a folder: `face`.")] = "",
     expect: ExpectOption = None,
+    labels: LabelsOption = None,
     most: Annotated[int, option("--most", "N", "Debug so many of the worst.")] = 12,
     model: ModelOption = None,
     seed: SeedOption = None,
@@ -137,7 +151,7 @@ def triage(  # noqa: PLR0913 - a door: one parameter an option
 
     given = {
         "model": model, "seed": seed, "out": out, "expect": expect,
-        "skip_bad_rows": skip_bad_rows,
+        "skip_bad_rows": skip_bad_rows, "labels": labels,
     }  # fmt: skip
     raise typer.Exit(debugging.triage(given, images, query, label, most, json=json))
 

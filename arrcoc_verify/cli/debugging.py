@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 from arrcoc_verify.cli.output import console, line, table, warn, write_json
 from arrcoc_verify.cli.reading import settled
 from arrcoc_verify.config import REFERENCE
-from arrcoc_verify.errors import BadRegion
+from arrcoc_verify.errors import BadModel, BadRegion, BadTable, UsageError
 from arrcoc_verify.report.text import number, signed
 
 _MOST = 14
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Asked:
         expect: such as ">=256", or None.
         against: another picture or query, or None.
         donors: CSV or COCO json of regions to compare with, or None.
+        labels: folder of an open_clip model that finds other labels than faces, or None.
     """
 
     image: Path
@@ -39,6 +41,7 @@ class Asked:
     expect: str | None = None
     against: str | None = None
     donors: Path | None = None
+    labels: Path | None = None
 
 
 def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
@@ -58,37 +61,63 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
 def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
     """Return the diagnosis of one case, from what the command line says."""
     from arrcoc_verify.adapters import load
-    from arrcoc_verify.debug.case import make_case, parse_goal, read_mask
+    from arrcoc_verify.debug.case import parse_goal, require_reachable
     from arrcoc_verify.debug.diagnosis import debug as diagnose
 
+    if asked.region and asked.mask:
+        raise BadRegion("wanted --region or --mask, got both: leave one out")
     config = settled({key: given.get(key) for key in ("model", "seed")})
     goal = parse_goal(asked.expect) if asked.expect else None
     model = load(config.model or REFERENCE)
-    mask = read_mask(asked.mask) if asked.mask else None
-    if asked.region and asked.mask:
-        raise BadRegion("wanted --region or --mask, got both: leave one out")
-    case = make_case(
-        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask
-    )
+    if goal is not None:
+        require_reachable(goal, model)
+    case = case_of(model, asked)
     if case.note:
         warn(f"note: {case.note}")
-    donors = _donors(model, asked.donors, asked.against, config.seed)
-    query = asked.against if asked.against and not Path(asked.against).is_file() else ""
-    return diagnose(model, case, goal, donors=donors, against=query or "", seed=config.seed)
+    donors = _donors(model, asked.donors, config.seed)
+    against = _against(model, asked, case)
+    return diagnose(model, case, goal, donors=donors, against=against, seed=config.seed)
 
 
-def _donors(model: Any, path: Path | None, against: str | None, seed: int) -> Any:
-    """Return donors from a table, with the user's other picture as context; None for ours."""
+def case_of(model: Any, asked: Asked) -> Any:
+    """Return the case that the command line names."""
+    from arrcoc_verify.debug.case import make_case, read_mask
+
+    mask = read_mask(asked.mask) if asked.mask else None
+    return make_case(
+        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask,
+        labels=asked.labels,
+    )  # fmt: skip
+
+
+def _against(model: Any, asked: Asked, case: Any) -> Any:
+    """Return the other picture's case, or the other query, or ""."""
+    from arrcoc_verify.debug.case import beside
+    from arrcoc_verify.scenes.load import load_image
+
+    other = asked.against or ""
+    if not (Path(other).is_file() or Path(other).suffix.lower() in _PICTURES):
+        return other
+    found = beside(model, load_image(Path(other)), case, Path(other).name, labels=asked.labels)
+    warn(f"note: the region in {found.name} is {found.note}")
+    return found
+
+
+def _donors(model: Any, path: Path | None, seed: int) -> Any:
+    """Return donors from a table; None for ours."""
     from arrcoc_verify.debug.bench import make_donors
     from arrcoc_verify.scenes import load as loading
 
     if path is None:
-        if against and Path(against).is_file():
-            warn("note: a picture to compare with needs a region: name it in a CSV by --donors")
         return None
     rows, columns = model.declaration.grid
     size = max(model.declaration.image_size)
-    found = loading.load(path, grid=(rows, columns), size=size, seed=seed)
+    try:
+        found = loading.load(path, grid=(rows, columns), size=size, seed=seed)
+    except BadTable as error:
+        raise UsageError(f"{error}: mend the table of --donors") from error
+    if not found.scenes:
+        raise UsageError(f"wanted at least one region to compare with in {path}, got none")
     return make_donors(model, found.scenes)
 
 
@@ -97,6 +126,7 @@ def show(found: Any) -> None:
     failure, out = found.failure, console()
     line(f"{found.case.name}, asked {found.case.query!r}")
     line(f"Is it a failure? {failure.answer}: {failure.reason}")
+    line(f"It rests on {found.rests_on}.")
     for cause in found.causes:
         from arrcoc_verify.debug.causes import MEANING
 
@@ -113,11 +143,13 @@ def show(found: Any) -> None:
     out.print(table("Along the way", columns, rows))
     tried = sorted(found.evidence, key=lambda one: (one.restores != "yes", -abs(one.effect)))
     rows = [
-        (one.code.replace("+", " and "), signed(round(one.effect, 1)),
+        (one.code.replace("+", " and ") or "–", signed(round(one.effect, 1)),
          f"[{number(round(one.interval[0], 1))}, {number(round(one.interval[1], 1))}]",
          number(round(one.tokens, 1)), one.restores, one.experiment)
         for one in tried[:_MOST]
     ]  # fmt: skip
+    if found.against is not None:
+        line(f"Beside the other picture: {found.against.said}.")
     if rows:
         names = ("speaks for", "#effect", "#interval", "#tokens", "restores", "put right")
         out.print(table("Experiments", names, rows))
@@ -129,7 +161,9 @@ def show(found: Any) -> None:
         line(f"Not run: {text}")
 
 
-def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
+def planted(
+    given: Mapping[str, Any], names: Sequence[str], *, suite: bool, json: Path | None
+) -> int:
     """Plant failures, debug and repair each; 0 when both targets are met, else 1."""
     from arrcoc_verify.adapters import load
     from arrcoc_verify.debug import planted as planting
@@ -147,7 +181,12 @@ def planted(given: Mapping[str, Any], *, suite: bool, json: Path | None) -> int:
         warn(f"{row.name} ({', '.join(row.planted)}): {said}")
 
     rows = planting.run(
-        model, None if folder is None else Path(folder), seed=config.seed, suite=suite, tell=tell
+        model,
+        None if folder is None else Path(folder),
+        seed=config.seed,
+        suite=suite,
+        names=names,
+        tell=tell,
     )
     found = planting.summary(rows, model.spec or model.name, config.seed)
     write_json(json, found)
@@ -166,49 +205,39 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Find, try and confirm the smallest edits that mend a case; 0 when one is confirmed."""
     from arrcoc_verify.debug import patching
     from arrcoc_verify.debug import repair as repairing
-    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
 
     found = diagnosed(given, asked)
     show(found)
+    if found.failure.answer != "yes":
+        said = {"no": "it is no failure", "undecided": "it cannot be told whether it is a failure"}
+        raise UsageError(
+            f"wanted a failure to repair, {said[found.failure.answer]}: "
+            f"{found.failure.reason}; say what the region should get by --expect"
+        )
     suite, seed = bool(given.get("suite", True)), int(given.get("seed") or 0)
     if suite:
         warn("screening repairs on the claims that depend on them; this takes minutes")
-    made = repairing.repair(found, screen=Judge(SCREENED, seed) if suite else None, seed=seed)
-    if suite:
-        made = repairing.confirm(made, Judge(CONFIRMED, seed), seed)
-    rows = [one.to_json() for one in made.tried]
-    if made.winner is not None:
-        rows = [
-            made.winner.to_json(),
-            *(r for r in rows if r["said"] != made.winner.to_json()["said"]),
-        ]
+    shared = Shared(found.bench.model, seed) if suite else None
+    screen = Judge(SCREENED, shared) if shared is not None else None
+    made = repairing.repair(found, screen=screen, seed=seed)
+    if shared is not None:
+        made = repairing.confirm(made, Judge(CONFIRMED, shared), seed)
     command = shlex.join(["arrcoc-verify", *sys.argv[1:]])
-    content = {
-        "model": found.model, "image": found.case.name, "query": found.case.query,
-        "cause": found.causes[0].code if found.causes else None, "stage": found.stage,
-        "expected": str(found.failure.goal), "winner": rows[0] if made.winner else None,
-        "confirmed": made.confirmed, "edits": rows, "command": command,
-    }  # fmt: skip
-    write_json(json, content)
+    rows = made.to_json(command)
+    write_json(json, rows)
     _show_repairs(rows, made.confirmed)
     patch = given.get("patch")
     if patch is not None and made.winner is not None:
-        record = {key: content[key] for key in content if key != "edits"}
+        record = {"digest": found.bench.model.digest, **rows[0]}
         patching.save_patch(Path(patch), made.winner.edits, record)
         line(f"repair: {patch}")
     if given.get("out") is not None:
         from arrcoc_verify.debug import page
 
         line(f"page: {page.write_page([found], Path(given['out']), command, repairs=rows)}")
-    return _repair_code(found, made)
-
-
-def _repair_code(found: Any, made: Any) -> int:
-    if found.failure.answer == "no":
-        line("It is no failure, so nothing was repaired.")
-        return 0
     if made.winner is None:
-        line("No edit was found that mends it.")
+        line("No edit was found that mends it" + (", so none was saved." if patch else "."))
         return 1
     return 1 if made.winner.flipped_verdicts else 0
 
@@ -234,17 +263,19 @@ def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | N
     """Apply a saved repair to a model and show what a case gets without, with and again without."""
     from arrcoc_verify.adapters import load
     from arrcoc_verify.debug.bench import Bench
-    from arrcoc_verify.debug.case import make_case, read_mask
     from arrcoc_verify.debug.diagnosis import no_donors
     from arrcoc_verify.debug.patching import applied, load_patch, weights_edited
 
     config = settled({key: given.get(key) for key in ("model", "seed")})
     edits, record = load_patch(patch)
     model = load(config.model or REFERENCE)
-    mask = read_mask(asked.mask) if asked.mask else None
-    case = make_case(
-        model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask
-    )
+    if record.get("digest", model.digest) != model.digest:
+        raise BadModel(
+            f"wanted a repair of {model.name!r} as it is now, {patch} was made for "
+            f"{record.get('model')!r} or for other weights: name that model by --model, or run "
+            "repair again"
+        )
+    case = case_of(model, asked)
     before = Bench(model, case, no_donors())
     with weights_edited(model, edits):
         after = Bench(applied(model, edits), case, no_donors())
@@ -267,14 +298,17 @@ def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most:
     from arrcoc_verify.adapters import load
     from arrcoc_verify.debug import page
     from arrcoc_verify.debug import triage as sorting
-    from arrcoc_verify.debug.case import parse_goal
+    from arrcoc_verify.debug.case import parse_goal, require_reachable
 
     config = settled({key: given.get(key) for key in ("model", "seed")})
     goal = parse_goal(given["expect"]) if given.get("expect") else None
     model = load(config.model or REFERENCE)
+    if goal is not None:
+        require_reachable(goal, model)
     cases, skipped = sorting.cases_of(
-        model, images, query=query, label=label, skip_bad=bool(given.get("skip_bad_rows"))
-    )
+        model, images, query=query, label=label, skip_bad=bool(given.get("skip_bad_rows")),
+        labels=given.get("labels"),
+    )  # fmt: skip
     for text in skipped:
         warn(f"note: {text}")
     found = sorting.triage(model, cases, goal, most=most, seed=config.seed)

@@ -163,15 +163,20 @@ class Bench:
         seed: of every draw.
     """
 
-    def __init__(self, model: Model, case: Case, donors: Donors, seed: int = 0) -> None:
-        """Take a case and donors that have been run."""
+    def __init__(
+        self, model: Model, case: Case, donors: Donors, seed: int = 0, clean: Run | None = None
+    ) -> None:
+        """Take a case and donors that have been run; `clean` is the case's run, if there is one."""
         self.model, self.case, self.donors, self.seed = model, case, donors, seed
+        self._clean = clean
         self.grid = model.declaration.grid
         self.inner = inner_sites(model)
 
     @cached_property
     def clean(self) -> Run:
         """The case, once."""
+        if self._clean is not None:
+            return self._clean
         return self.run_on([self.case.image], [self.case.query])
 
     def run_on(self, images: Sequence[Image.Image], queries: Sequence[str]) -> Run:

@@ -7,33 +7,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from arrcoc_verify.debug import derive
+from arrcoc_verify.debug import derive, remedies
 from arrcoc_verify.debug import reference as ref
 from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.parts import Part, View
 from arrcoc_verify.debug.patching import PatchEdit, applied
-from arrcoc_verify.debug.upstream import wordings_of
+from arrcoc_verify.debug.remedies import Candidate
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.model import patches_last
 
 KNOTS = 9
 """Knots of a curve, at most."""
 
+SIZES = (0.5, 0.75, 1.0)
+"""Parts of the way to what a vector should be: the least that suffices moves least elsewhere."""
+
 MOST_OF_EACH = 8
 """Candidates of each of two causes that are tried together."""
 
-Candidate = tuple[PatchEdit, ...]
-"""Edits that are made together: one for each cause."""
+
+def propose(found: Diagnosis) -> list[list[Candidate]]:
+    """Return candidates for what a diagnosis named, smallest first.
+
+    They come in groups: what acts at the cause itself, then what makes up for it further on. A
+    later group is for cases that no candidate of an earlier one mends.
+    """
+    code = found.causes[0].code if found.causes else ""
+    at_cause = {
+        "preprocessing": remedies.of_pictures, "query_mismatch": remedies.of_queries,
+        "budget_competition": remedies.of_budget,
+    }  # fmt: skip
+    groups = [at_cause[code](found)] if code in at_cause else []
+    if code == "query_mismatch":
+        groups.append(remedies.of_embeddings(found))
+    groups.append(_of_parts(found))
+    return [group for group in groups if group]
 
 
-def propose(found: Diagnosis) -> list[Candidate]:
-    """Return candidates for what a diagnosis named, smallest first."""
-    codes = [cause.code for cause in found.causes]
-    if codes[:1] == ["preprocessing"]:
-        return _of_pictures(found)
-    if codes[:1] == ["query_mismatch"]:
-        return _of_queries(found)
+def _of_parts(found: Diagnosis) -> list[Candidate]:
     lists = [_of_part(found, k) for k in range(len(found.parts))]
     if not lists or not all(lists):
         return []
@@ -54,7 +67,7 @@ def _closest(found: Diagnosis, place: int, edits: list[PatchEdit]) -> list[Patch
 
     def miss(edit: PatchEdit) -> float:
         try:
-            run = Bench(applied(bench.model, [edit]), found.case, bench.donors).clean
+            run = carried(applied(bench.model, [edit]), bench.clean, bench.inner)
         except ArrcocError:
             return float("inf")
         cells = found.case.cells[None]
@@ -62,35 +75,6 @@ def _closest(found: Diagnosis, place: int, edits: list[PatchEdit]) -> list[Patch
         return float("inf") if got is None else float((got[0] - wanted[0]).abs().mean())
 
     return sorted(edits, key=miss)
-
-
-def _of_pictures(found: Diagnosis) -> list[Candidate]:
-    mending = [e for e in found.evidence if e.part.startswith("picture:") and e.restores == "yes"]
-    names = [e.part.partition(":")[2] for e in sorted(mending, key=lambda e: -abs(e.effect))]
-    return [
-        (PatchEdit(kind="picture", target="images", words={"operation": name},
-                   said=f"every picture {name} before it is read"),)
-        for name in names
-    ]  # fmt: skip
-
-
-def _of_queries(found: Diagnosis) -> list[Candidate]:
-    query = found.case.query
-    made: list[Candidate] = []
-    for text in wordings_of(query, found.case.label):
-        lead = query.partition(text)
-        if lead[1] and len(lead[0]) > 1:
-            said = f"{lead[0]!r} left out of queries"
-            made.append(
-                (PatchEdit(kind="query", target="queries", words={"from": lead[0], "to": ""},
-                           said=said),)
-            )  # fmt: skip
-        said = f"{query!r} read as {text!r}"
-        made.append(
-            (PatchEdit(kind="query", target="queries", words={"from": query, "to": text},
-                       said=said),)
-        )  # fmt: skip
-    return made
 
 
 # Values as they are and as they should be
@@ -241,6 +225,7 @@ def _of_numbers(site: str, both: _Both) -> list[PatchEdit]:
     inside = both.cells[:1].numpy()
     if inside.shape == both.actual[:1].shape:
         here, there = own[inside[0]].mean(), wanted[inside[0]].mean()
+        made.append(_affine(site, 1.0, float(there - here), "the region"))
         if here > 0 and there > 0:
             made.append(_affine(site, float(there / here), 0.0, "the region"))
     good = (x > 1e-9) & (y > 1e-9)
@@ -317,12 +302,13 @@ def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
     one = torch.zeros_like(change)
     place = int(change.abs().argmax())
     one[place] = change[place]
-    for bias, said in (
-        (one, f"channel {place} of {site.name} by {float(change[place]):+.2g}"),
-        (change, f"{site.name} by {[round(c, 2) for c in change.tolist()]}"),
-    ):
-        made.append(PatchEdit(kind="bias", target=site.name, said=said,
-                              tensors={"bias": bias, **push}))  # fmt: skip
+    for size in SIZES:
+        for bias, said in (
+            (one * size, f"channel {place} of {site.name} by {size * float(change[place]):+.2g}"),
+            (change * size, f"{site.name} by {[round(size * c, 2) for c in change.tolist()]}"),
+        ):
+            made.append(PatchEdit(kind="bias", target=site.name, said=said,
+                                  tensors={"bias": bias, **push}))  # fmt: skip
     return made
 
 

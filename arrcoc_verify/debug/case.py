@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,9 @@ from arrcoc_verify.graph import require_text
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.load import load_image, parse_box
 from arrcoc_verify.scenes.scene import Box, Region
+
+FACE = frozenset({"face", "faces"})
+"""Labels that the package's own detector finds."""
 
 _EXPECTED = re.compile(r"\s*(>=|<=|≥|≤)?\s*([0-9]+(?:\.[0-9]+)?)\s*")
 
@@ -83,7 +86,7 @@ class Case:
     note: str = ""
 
 
-def make_case(
+def make_case(  # noqa: PLR0913 - the last three are ways to say which region
     model: Model,
     image: Image.Image | str | Path,
     query: str,
@@ -91,6 +94,7 @@ def make_case(
     *,
     label: str = "",
     mask: NDArray[np.bool_] | None = None,
+    labels: Path | None = None,
 ) -> Case:
     """Return a case on the model's grid.
 
@@ -99,8 +103,10 @@ def make_case(
         image: picture or file.
         query: text.
         region: a Region, (x, y, width, height) or "x,y,w,h" in pixels of the picture.
-        label: what is there; without region and mask it is looked for: `face`.
+        label: what is there; without region and mask it is looked for: `face`, or with `labels`
+            whatever words name.
         mask: bool `[H, W]` over the picture, in place of a region.
+        labels: folder of an open_clip model that finds what words name.
 
     Raises:
         BadImage, BadQuery: the picture or the query cannot be used.
@@ -110,7 +116,7 @@ def make_case(
     picture = image if isinstance(image, Image.Image) else load_image(image)
     picture = picture.convert("RGB")
     name = "picture" if isinstance(image, Image.Image) else Path(image).name
-    found, note = _region(picture, region, label, mask, name)
+    found, note = _region(picture, region, label, mask, name, labels)
     height, width = model.declaration.image_size
     sized = picture
     if picture.size != (width, height):
@@ -151,12 +157,57 @@ def region_cells(region: Region, grid: tuple[int, int], size: tuple[int, int]) -
     return torch.as_tensor(cells)
 
 
+def beside(
+    model: Model, image: Image.Image, case: Case, name: str, *, labels: Path | None = None
+) -> Case:
+    """Return another picture with the same query and the region that corresponds.
+
+    It is what has the case's label, where that can be looked for and is found; else what lies in
+    the same part of the picture.
+
+    Args:
+        model: decides size and grid.
+        image: the other picture.
+        case: whose query and region are taken.
+        name: of the other picture.
+        labels: folder of an open_clip model that finds what words name.
+    """
+    if case.label and (case.label.lower() in FACE or labels is not None):
+        try:
+            found = make_case(model, image, case.query, label=case.label, labels=labels)
+        except BadRegion:
+            pass  # nothing of the kind there: the place has to do
+        else:
+            return replace(found, name=name, note=f"the {case.label} at {found.box}")
+    height, width = model.declaration.image_size
+    sized = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+    return replace(case, image=sized, name=name, note="the same part of the picture")
+
+
+def require_reachable(goal: Goal, model: Model) -> None:
+    """Refuse a goal that no patch of this model can keep.
+
+    Raises:
+        BadConfig: it lies outside the model's tokens per patch.
+    """
+    ends = model.declaration.lod
+    if ends is None:
+        return
+    low, high = ends
+    if (goal.sign > 0 and goal.tokens > high) or (goal.sign < 0 and goal.tokens < low):
+        raise BadConfig(
+            f"wanted --expect between {low:g} and {high:g}, what {model.name} can give a patch, "
+            f"got {goal}"
+        )
+
+
 def _region(
     picture: Image.Image,
     region: Region | Box | str | None,
     label: str,
     mask: NDArray[np.bool_] | None,
     name: str,
+    labels: Path | None,
 ) -> tuple[Region, str]:
     if region is not None and mask is not None:
         raise BadRegion("wanted a region or a mask, got both: leave one out")
@@ -168,7 +219,16 @@ def _region(
         return made, ""
     if not label:
         raise BadRegion("wanted --region x,y,w,h, --mask PNG or --label face: which part is it?")
-    return _found(picture, label, name)
+    if label.lower() in FACE:
+        return _face(picture, name)
+    if labels is None:
+        raise BadRegion(
+            f"wanted --label face, or --labels FOLDER with the weights of an open_clip model that "
+            f"finds {label!r}: without them give the box by --region x,y,w,h"
+        )
+    from arrcoc_verify.debug.labels import find_label
+
+    return find_label(picture, label, labels, name)
 
 
 def _boxed(region: Region | Box | str, label: str) -> Region:
@@ -195,12 +255,7 @@ def _masked(mask: NDArray[np.bool_], picture: Image.Image, label: str) -> Region
     return Region(box=box, mask=mask, label=label)
 
 
-def _found(picture: Image.Image, label: str, name: str) -> tuple[Region, str]:
-    if label.lower() not in ("face", "faces"):
-        raise BadRegion(
-            f"wanted the label 'face', the only one that can be looked for, got {label!r}: "
-            "give the box by --region x,y,w,h"
-        )
+def _face(picture: Image.Image, name: str) -> tuple[Region, str]:
     from arrcoc_verify.debug.faces import find_faces
 
     faces = find_faces(picture)

@@ -6,13 +6,16 @@ from typing import Any
 
 import torch
 
-from arrcoc_verify.debug import trace, upstream
+from arrcoc_verify.debug import repeats, trace, upstream
+from arrcoc_verify.debug.against import Against
+from arrcoc_verify.debug.against import against as with_other
 from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Case, Goal
 from arrcoc_verify.debug.causes import MEANING, STAGE_OF, Cause
 from arrcoc_verify.debug.competition import fires_without_reason, of_competition
-from arrcoc_verify.debug.experiment import Evidence
-from arrcoc_verify.debug.failure import Failure, is_failure
+from arrcoc_verify.debug.embedding import of_embedding
+from arrcoc_verify.debug.experiment import Evidence, Trial
+from arrcoc_verify.debug.failure import Failure, faces_behind, is_failure, rests_on
 from arrcoc_verify.debug.parts import Part, scorers
 from arrcoc_verify.debug.search import Found, search
 from arrcoc_verify.graph import Run
@@ -38,8 +41,11 @@ class Diagnosis:
         paths: what each score carries, direct and through the budget.
         features: channels that stand off, and what they do.
         restored: run of the case with the cause put right, or None.
+        against: what another picture shows beside it, or None.
+        rests_on: how many faces and other objects the answer rests on, in words.
         bench: to go on with, as a repair does.
         parts: what was put right, for a repair.
+        trial: on which it was tried, to look at what else was.
     """
 
     case: Case
@@ -57,6 +63,9 @@ class Diagnosis:
     restored: Run | None
     bench: Bench
     parts: tuple[Part, ...] = ()
+    trial: Trial | None = None
+    against: Against | None = None
+    rests_on: str = ""
 
     @property
     def stage(self) -> str | None:
@@ -77,6 +86,8 @@ class Diagnosis:
             "tokens": self.failure.tokens,
             "expected": str(goal),
             "elsewhere": self.failure.elsewhere,
+            "rests_on": self.rests_on,
+            "faces": faces_behind(self.bench),
             "stage": self.stage,
             "cause": self.causes[0].code if self.causes else None,
             "causes": [
@@ -85,6 +96,10 @@ class Diagnosis:
                 for c in self.causes
             ],
             "evidence": [asdict(one) for one in self.evidence],
+            "against": None if self.against is None else {
+                "picture": self.against.name, "tokens": self.against.tokens,
+                "site": self.against.site, "stage": self.against.stage, "said": self.against.said,
+            },
             "ruled_out": list(self.ruled_out),
             "undecided": list(self.undecided),
             "not_run": list(self.not_run),
@@ -113,7 +128,7 @@ def debug(
     expected: Goal | None = None,
     *,
     donors: Donors | None = None,
-    against: str = "",
+    against: str | Case = "",
     seed: int = 0,
 ) -> Diagnosis:
     """Return why a region gets what it gets.
@@ -123,7 +138,7 @@ def debug(
         case: picture, query and region, as `make_case` makes it.
         expected: what the region should get; None to compare it with donors.
         donors: queried objects elsewhere; None for those of the package.
-        against: another query to compare with.
+        against: another query, or another picture's case, to compare with.
         seed: of every draw.
     """
     found = donors if donors is not None else make_donors(model, donor_scenes(model, seed))
@@ -131,13 +146,17 @@ def debug(
     failure = is_failure(bench, expected)
     notes = _Notes()
     causes: tuple[Cause, ...] = ()
-    sought = Found()
+    sought, beside = Found(), None
     if failure.answer == "yes":
-        causes, sought = _causes(bench, failure.goal, against, notes)
+        query = against if isinstance(against, str) else ""
+        causes, sought = _causes(bench, failure.goal, query, notes)
     elif failure.answer == "no":
         notes.undecided.append("it is no failure, so no cause was looked for")
     else:
         notes.undecided.append(failure.reason)
+    if isinstance(against, Case):
+        beside = with_other(bench, failure.goal, against)
+        notes.evidence += beside.evidence
     _lacking(model, notes)
     named = {cause.code for cause in causes}
     return Diagnosis(
@@ -147,7 +166,8 @@ def debug(
         not_run=tuple(dict.fromkeys(notes.missing)), stations=tuple(trace.stations(bench)),
         waterfall=tuple(trace.waterfall(bench)), paths=tuple(trace.paths(bench)),
         features=tuple(trace.features(bench, failure.goal)),
-        restored=_restored(sought), bench=bench, parts=sought.parts,
+        restored=_restored(sought), bench=bench, parts=sought.parts, trial=sought.trial,
+        against=beside, rests_on=rests_on(bench),
     )  # fmt: skip
 
 
@@ -160,9 +180,11 @@ def _restored(sought: Found) -> Run | None:
 def _causes(
     bench: Bench, goal: Goal, against: str, notes: _Notes
 ) -> tuple[tuple[Cause, ...], Found]:
-    runtime = _runtime(bench, goal, notes)
-    if runtime:
-        return runtime, Found()
+    runtime = repeats.of_runs(bench, goal)
+    notes.evidence += runtime.evidence
+    notes.undecided += runtime.undecided
+    if runtime.cause is not None:
+        return (runtime.cause,), Found(parts=runtime.parts, trial=runtime.trial)
     asked = upstream.of_queries(bench, goal, against)
     shown = upstream.of_pictures(bench, goal)
     notes.evidence += [*asked.evidence, *shown.evidence]
@@ -170,8 +192,9 @@ def _causes(
     notes.evidence += sought.evidence
     if asked.code and any(one.restores == "yes" for one in asked.evidence):
         return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
-    if asked.code and _query_mends(bench, goal, sought, notes):
-        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
+    if asked.code and (how := _query_mends(bench, goal, sought, notes)):
+        detail = f"{asked.detail}; {how}"
+        return (Cause(code=asked.code, site=_site(bench, "query"), detail=detail),), sought
     if shown.code:
         return (Cause(code=shown.code, detail=shown.detail),), sought
     if sought.competition:
@@ -191,18 +214,24 @@ _HEARS_QUERY = frozenset({"scorer:query_relevance", "tensions", "weights"})
 """Parts that read the query."""
 
 
-def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> bool:
-    """Return whether a query that means something would mend what one that means nothing does.
+def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> str:
+    """Return how a query that means something would mend what one that means nothing does, or "".
 
     Either another embedding brings the tokens back, or putting right the parts that hear the query,
     and only these, does.
     """
-    other = upstream.of_embedding(bench, goal, float("-inf"), held=False)
+    other = of_embedding(bench, goal, float("-inf"), held=False)
     notes.evidence += other.evidence
     if other.code:
-        return True
+        return other.detail
     names = {part.name.split("/")[0] for part in sought.parts}
-    return bool(names) and names <= _HEARS_QUERY and "scorer:query_relevance" in names
+    if not names or not names <= _HEARS_QUERY or "scorer:query_relevance" not in names:
+        return ""
+    notes.undecided.append(
+        "no other query that was tried restores it; --against with one whose words the model knows "
+        "would tell a query that it does not know from a scorer that does not answer"
+    )
+    return "what hears the query, put right together and nothing else, brings the tokens back"
 
 
 def _without_parts(
@@ -253,7 +282,7 @@ def _before_scorers(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> C
     if values is not None and own is not None:
         written = float(mean_over(values, bench.case.cells.expand(len(values), -1)).mean())
         wanted = (written + float(mean_over(own, bench.case.cells[None])[0])) / 2
-        other = upstream.of_embedding(bench, goal, wanted)
+        other = of_embedding(bench, goal, wanted)
         notes.evidence += other.evidence
         if other.code:
             return Cause(code=other.code, site=_site(bench, "query"), detail=other.detail)
@@ -314,59 +343,11 @@ def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> C
     )  # fmt: skip
 
 
-REPEATS = 8
-"""Runs of the same case: noise that strikes every other run is seen in 255 cases of 256."""
-
-
-def _runtime(bench: Bench, goal: Goal, notes: _Notes) -> tuple[Cause, ...]:
-    """Run the case again, and beside other pictures."""
-    case, donors = bench.case, bench.donors
-    again = [bench.run_on([case.image], [case.query]) for _ in range(REPEATS)]
-    first = bench.clean.allocation.tokens
-    same = all(bool((one.allocation.tokens == first).all()) for one in again)
-    repeats = torch.stack([bench.tokens(one)[0] for one in (bench.clean, *again)])
-    if not same and bench.model.declaration.deterministic:
-        notes.evidence.append(_runs(bench, goal, repeats, "the same again", "not_deterministic"))
-        if bool(goal.met(repeats).any()):
-            return (Cause(code="not_deterministic", detail="some of its own runs keep the goal"),)
-        notes.undecided.append(
-            "the model is not deterministic: effects below its noise mean nothing"
-        )
-    mates = list(donors.scenes[:3])
-    if not mates or not bench.model.declaration.batch_invariant:
-        return ()
-    images = [case.image, *(scene.image for scene in mates)]
-    queries = [case.query, *(scene.query for scene in mates)]
-    orders = [list(range(len(images))), [*range(1, len(images)), 0]]
-    found = []
-    for order in orders:
-        run = bench.run_on([images[i] for i in order], [queries[i] for i in order])
-        tokens = mean_over(run.allocation.tokens, case.cells.expand(len(order), -1))
-        found.append(tokens[order.index(0)])
-    beside = torch.stack(found)
-    if bool((beside - bench.before).abs().max() > 1.0):
-        notes.evidence.append(_runs(bench, goal, beside, "beside others", "batch_dependent"))
-        if bool(goal.met(beside).any()):
-            return (Cause(code="batch_dependent", detail="beside other pictures it gets them"),)
-        notes.undecided.append("the picture's tokens hang on its neighbours in the batch")
-    return ()
-
-
-def _runs(bench: Bench, goal: Goal, tokens: torch.Tensor, how: str, code: str) -> Evidence:
-    change = tokens - bench.before
-    return Evidence(
-        experiment=f"run {how}, {len(tokens)} times", code=code, effect=float(change.mean()),
-        interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
-        restores="yes" if bool(goal.met(tokens).any()) else "no", basis="runs", n=len(tokens),
-        part="runs",
-    )  # fmt: skip
-
-
 def _ruled_out(evidence: Sequence[Evidence], named: set[str]) -> tuple[str, ...]:
     """Return the codes that were tried alone and whose experiments all failed to restore."""
     tried: dict[str, list[str]] = {}
     for one in evidence:
-        if "+" not in one.code:
+        if one.code and "+" not in one.code:
             tried.setdefault(one.code, []).append(one.restores)
     out = [
         code for code, results in tried.items()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrcoc_verify.debug.bench import Bench
-from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.case import FACE, Goal
 from arrcoc_verify.stats.sample import average_clusters
 
 ALPHA = 0.1
@@ -81,3 +81,24 @@ def is_failure(bench: Bench, expected: Goal | None) -> Failure:
 
 def _ends(readings: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(readings.min()), float(np.median(readings)), float(readings.max())
+
+
+def faces_behind(bench: Bench) -> int:
+    """Return how many distinct faces the answer rests on: the case's, and those among donors."""
+    own = int(bench.case.label.lower() in FACE)
+    scenes = bench.donors.scenes
+    return own + len({s.cluster for s in scenes if s.target.label.lower() in FACE})
+
+
+def rests_on(bench: Bench) -> str:
+    """Return in words what the answer rests on."""
+    faces, clusters = faces_behind(bench), len(set(bench.donors.clusters))
+    own = int(bench.case.label.lower() in FACE)
+    others = clusters - (faces - own)
+    said = []
+    if own or faces:
+        said.append(f"{faces} distinct face{'s' if faces != 1 else ''}")
+    if others:
+        what = "other queried objects" if said else "independent queried objects elsewhere"
+        said.append(f"{others} {what}")
+    return " and ".join(said) if said else "this region alone"

@@ -227,6 +227,12 @@ def _noisy(model: Model, case: Case) -> Model | None:
     return _at("query_relevance", change)(model, case)
 
 
+def _crowded(value: Tensor, site: Site, case: Case, model: Model) -> Tensor:
+    """The region's score is shared with the other pictures of the batch: alone it gets none."""
+    count = value.shape[0]
+    return torch.where(_here(site, case, model), value * ((count - 1) / count), value)
+
+
 def picture(name: str) -> Make:
     """Pictures are read wrongly."""
     return lambda model, case: with_pictures(model, OPERATIONS[name])
@@ -329,6 +335,7 @@ _ROWS: tuple[tuple[str, str, Make], ...] = (
     ("multiplier-a-third", "allocator_multiplier", scaled("multiplier", 0.33)),
     ("multiplier-a-tenth", "allocator_multiplier", scaled("multiplier", 0.1)),
     ("dropped-at-random", "not_deterministic", _noisy),
+    ("dropped-when-alone", "batch_dependent", _at("query_relevance", _crowded)),
     ("asked-for-everywhere", "budget_competition", _same),
 )  # fmt: skip
 

@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.causes import MEANING
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.trace import levels_of, maps_of
+from arrcoc_verify.graph import Run
 from arrcoc_verify.report.debugging import CaseContent, Strip, write
+
+MOST_STRIPS = 8
+"""So many other counterfactuals have their maps on the page."""
 
 
 def content(
@@ -15,22 +20,35 @@ def content(
 ) -> CaseContent:
     """Return what the page shows of a diagnosis."""
     bench = found.bench
-    strips = [
-        Strip(
-            title="As it is", maps=maps_of(bench, bench.clean), tokens=bench.before,
-            levels=levels_of(bench, bench.clean),
-        )
-    ]  # fmt: skip
+    strips = [_strip(bench, "As it is", bench.clean)]
     if found.restored is not None:
-        tokens = float(bench.tokens(found.restored)[0])
         said = " and ".join(part.said for part in found.parts)
-        strips.append(Strip(title=f"With {said}", maps=maps_of(bench, found.restored),
-                            tokens=tokens, levels=levels_of(bench, found.restored)))  # fmt: skip
+        strips.append(_strip(bench, f"With {said}", found.restored))
+    tried = _tried(found)[:MOST_STRIPS]
     return CaseContent(
         data=found.to_json(), image=found.case.image,
-        cells=found.case.cells.reshape(bench.grid).numpy(), strips=strips, command=command,
+        cells=found.case.cells.reshape(bench.grid).numpy(), strips=strips,
+        others=[_strip(bench, f"With {said}", run) for said, run in tried], command=command,
         meanings=MEANING, repairs=repairs,
     )  # fmt: skip
+
+
+def _strip(bench: Bench, title: str, run: Run) -> Strip:
+    tokens = float(bench.tokens(run)[0])
+    return Strip(title=title, maps=maps_of(bench, run), tokens=tokens, levels=levels_of(bench, run))
+
+
+def _tried(found: Diagnosis) -> list[tuple[str, Run]]:
+    """Return the other parts that were put right alone, and the case with each."""
+    if found.trial is None:
+        return []
+    named = {part.name for part in found.parts}
+    views = [
+        (key[0], view.run) for key, view in found.trial.views.items()
+        if len(key) == 2 and key[1] == "whole" and key[0] not in named
+    ]  # fmt: skip
+    said = {one.part: one.experiment for one in found.evidence}
+    return [(said.get(name, name), run) for name, run in views]
 
 
 def write_page(

@@ -176,3 +176,16 @@ def favoured(model: Model, count: int) -> int | None:
         if scorer == "query_relevance":
             return columns[tension]
     return None
+
+
+def can_join(pair: Sequence[Part]) -> bool:
+    """Return whether two parts are two causes: none twice, none that writes over the other."""
+    one, two = (part.name.split("/")[0] for part in pair)
+    if one == two or "scorers" in (one, two):
+        return False
+    same = {one, two}
+    return same not in (
+        {"tensions", "weights"},
+        {"curve", "allocator"},
+        {"multiplier", "allocator"},
+    )

@@ -12,15 +12,18 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
+from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, inner_sites, make_donors
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
-from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge
+from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
+from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
@@ -35,6 +38,10 @@ LEAST_COST = 0.2
 
 TRIED = 8
 """Scenes on which a fault is tried; it is planted where it costs most."""
+
+
+NAMES = (*(one.name for one in OPERATORS), *("+".join(pair) for pair in PAIRS))
+"""Names of all planted failures, single causes first."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,24 +97,22 @@ def cases_of(model: Model, seed: int = 0) -> list[Case]:
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
-    """Yield every planted failure of a model, single causes first."""
+    """Yield the planted failures of a model whose name fits a shell pattern, singles first."""
     cases = cases_of(model, seed)
-    sound = [Bench(model, case, no_donors(), seed).before for case in cases]
-    for one in OPERATORS:
-        if not names or one.name in names:
-            yield _planted(model, (one,), cases, sound)
-    for first, second in PAIRS:
-        if not names or f"{first}+{second}" in names:
-            yield _planted(model, (operator(first), operator(second)), cases, sound)
+    sound = [Bench(model, case, no_donors(), seed) for case in cases]
+    for name in NAMES:
+        if not names or any(fnmatchcase(name, pattern) for pattern in names):
+            yield _planted(model, tuple(map(operator, name.split("+"))), cases, sound)
 
 
 def _planted(
-    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[float]
+    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[Bench]
 ) -> Planted:
     name = "+".join(one.name for one in ways)
     codes = tuple(dict.fromkeys(one.code for one in ways))
     best: Planted | None = None
-    for case, before in zip(cases, sound, strict=True):
+    for case, bench in zip(cases, sound, strict=True):
+        before = bench.before
         shown = planted_picture(ways[0], case, model.declaration.grid)
         made = [_made(model, ways, shown), *(_made(model, (one,), shown) for one in ways)]
         if any(one is None for one in made):
@@ -115,7 +120,7 @@ def _planted(
                 name=name, codes=codes, model=None, case=None, goal=None, sound=0, broken=0,
                 skipped="the model has no such part",
             )  # fmt: skip
-        tokens = [Bench(one, shown, no_donors()).before for one in made if one is not None]
+        tokens = [_tokens(one, bench, shown) for one in made if one is not None]
         goal = Goal(tokens=round(tokens[0] + BACK * (before - tokens[0]), 1))
         why = ""
         if before - tokens[0] < LEAST_COST * before:
@@ -133,6 +138,14 @@ def _planted(
     return best
 
 
+def _tokens(broken: Model, sound: Bench, shown: Case) -> float:
+    """Return what the region gets from a broken model; the sound one's steps are taken over."""
+    bench = Bench(broken, shown, no_donors())
+    if shown is not sound.case:
+        return bench.before
+    return float(bench.tokens(carried(broken, sound.clean, bench.inner))[0])
+
+
 def _key(one: Planted) -> tuple[bool, float]:
     return (not one.skipped, one.sound - one.broken)
 
@@ -144,11 +157,21 @@ def _made(model: Model, ways: Sequence[Operator], case: Case) -> Model | None:
     return broken
 
 
-def diagnose(one: Planted, seed: int = 0) -> Outcome:
-    """Debug a planted failure as a user would: from the broken model alone."""
+def diagnose(one: Planted, seed: int = 0, sound: Donors | None = None) -> Outcome:
+    """Debug a planted failure as a user would: from the broken model alone.
+
+    Args:
+        one: what was planted.
+        seed: of every draw.
+        sound: donors of the sound model; only to save time, by what both models have in common.
+    """
     if one.model is None or one.case is None:
         raise ValueError(f"{one.name} was not planted")
-    donors = make_donors(one.model, donor_scenes(one.model, seed))
+    if sound is None:
+        donors = make_donors(one.model, donor_scenes(one.model, seed))
+    else:
+        ran = carried(one.model, sound.run, inner_sites(one.model))
+        donors = replace(sound, ran=ran)
     return Outcome(
         planted=one, found=debug(one.model, one.case, one.goal, donors=donors, seed=seed)
     )
@@ -193,8 +216,17 @@ class Row:
     seconds: float = 0.0
 
 
-def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
-    """Debug and repair a planted failure; the suite judges what a repair does to verdicts."""
+def row_of(
+    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None
+) -> Row:
+    """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
+
+    Args:
+        one: what was planted.
+        seed: of every draw.
+        shared: runs that judges share; None leaves the suite out.
+        sound: donors of the sound model, to save time.
+    """
     start = time.perf_counter()
     base = Row(
         name=one.name, planted=one.codes, sound=one.sound, broken=one.broken,
@@ -202,11 +234,11 @@ def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
     )  # fmt: skip
     if one.skipped:
         return base
-    got = diagnose(one, seed)
-    screen = Judge(SCREENED, seed) if suite else None
-    made = repair(got.found, screen=screen, most=2, seed=seed)
-    if suite:
-        made = confirm(made, Judge(CONFIRMED, seed), seed)
+    got = diagnose(one, seed, sound)
+    screen = Judge(SCREENED, shared) if shared is not None else None
+    made = repair(got.found, screen=screen, seed=seed)
+    if shared is not None:
+        made = confirm(made, Judge(CONFIRMED, shared), seed)
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
@@ -220,15 +252,27 @@ def row_of(one: Planted, seed: int = 0, *, suite: bool = True) -> Row:
 
 def run(
     model: Model, folder: Path | None = None, *, seed: int = 0, suite: bool = True,
-    tell: Callable[[Row], None] | None = None,
+    names: Sequence[str] = (), tell: Callable[[Row], None] | None = None,
 ) -> list[Row]:  # fmt: skip
-    """Return a row for every planted failure; rows kept in `folder` are taken from there."""
-    rows = []
-    for one in plant(model, seed):
+    """Return a row for every planted failure; rows kept in `folder` are taken from there.
+
+    Args:
+        model: sound.
+        folder: where rows are kept, so that a stopped run goes on.
+        seed: of every draw.
+        suite: judge what repairs do to verdicts.
+        names: shell patterns of the failures that are planted; none for all.
+        tell: called with each row.
+    """
+    if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
+        raise UnknownName("planted failure", ", ".join(names), NAMES)
+    rows, shared = [], Shared(model, seed) if suite else None
+    sound = make_donors(model, donor_scenes(model, seed))
+    for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            row = row_of(one, seed, suite=suite)
+            row = row_of(one, seed, shared=shared, sound=sound)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

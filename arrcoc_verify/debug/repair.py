@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from arrcoc_verify.debug.bench import Bench, Donors, inner_sites, make_donors
+from arrcoc_verify.debug.bench import Donors, inner_sites, make_donors
 from arrcoc_verify.debug.candidates import propose
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.patching import PatchEdit, applied
+from arrcoc_verify.debug.repeats import MATES, REPEATS
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.graph import run
 from arrcoc_verify.lab import scene_size
@@ -100,6 +102,22 @@ class Repair:
     winner: Tried | None = None
     confirmed: str = ""
 
+    def to_json(self, command: str = "") -> list[dict[str, Any]]:
+        """Return what `repair --json` writes: a row for each edit that was tried, winner first."""
+        found = self.diagnosis
+        about = {
+            "model": found.model, "image": found.case.name, "query": found.case.query,
+            "cause": found.causes[0].code if found.causes else None, "stage": found.stage,
+            "expected": str(found.failure.goal), "command": command,
+        }  # fmt: skip
+        won = self.winner
+        rest = [one for one in self.tried if won is None or one.edits is not won.edits]
+        return [
+            {**one.to_json(), "winner": one is won, "confirmed": self.confirmed * (one is won),
+             **about}
+            for one in ([won] if won is not None else []) + rest
+        ]  # fmt: skip
+
 
 Screen = Callable[[Model, Model, Sequence[str]], tuple[tuple[str, ...], tuple[str, ...]]]
 """Sound or broken model, repaired model, claim patterns -> (verdicts that got worse, better)."""
@@ -118,7 +136,7 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
     bench, goal = found.bench, found.failure.goal
     try:
         mended = applied(bench.model, edits)
-        after = Bench(mended, found.case, bench.donors).before
+        after = _after(found, mended)
         others = _rerun(mended, apart)
     except ArrcocError:
         return None
@@ -131,6 +149,22 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
     )  # fmt: skip
 
 
+def _after(found: Diagnosis, mended: Model) -> float:
+    """Return the case's tokens with the edits: the worst of several runs where runs differ."""
+    bench, sign = found.bench, found.failure.goal.sign
+    if found.stage != "runtime":
+        return float(bench.tokens(carried(mended, bench.clean, inner_sites(mended)))[0])
+    mates = [scene.image for scene in bench.donors.scenes[:MATES]]
+    asked = [scene.query for scene in bench.donors.scenes[:MATES]]
+    read = []
+    for count in range(REPEATS):
+        beside = count % 2 and bench.model.declaration.batch_invariant
+        images = [found.case.image, *(mates if beside else [])]
+        ran = run(mended, images, [found.case.query, *(asked if beside else [])])
+        read.append(float(bench.tokens(ran)[0]))
+    return min(read, key=lambda tokens: tokens * sign)
+
+
 def _keeps_total(model: Model, after: Donors) -> bool:
     declared = model.declaration
     sums = after.run.allocation.tokens.sum(1)
@@ -141,8 +175,7 @@ def _keeps_total(model: Model, after: Donors) -> bool:
 
 
 def _rerun(model: Model, apart: Donors) -> Donors:
-    images, queries = [s.image for s in apart.scenes], [s.query for s in apart.scenes]
-    return replace(apart, ran=run(model, images, queries, read=inner_sites(model)))
+    return replace(apart, ran=carried(model, apart.run, inner_sites(model)))
 
 
 def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
@@ -165,7 +198,7 @@ def repair(
 
     Args:
         found: of a case that is a failure.
-        screen: judges claims; None leaves verdicts out.
+        screen: judges claims, where there is a choice; None leaves verdicts out.
         most: so many candidates are screened, fewest numbers and least collateral first.
         seed: of scenes kept apart.
     """
@@ -173,13 +206,18 @@ def repair(
     if found.failure.answer != "yes" or not found.causes:
         return made
     apart = similar_donors(found.bench.model, SIMILAR_ROLE, seed)
-    rows = [one for edits in propose(found) if (one := tried(found, edits, apart)) is not None]
+    rows: list[Tried] = []
+    for group in propose(found):
+        rows += [one for edits in group if (one := tried(found, edits, apart)) is not None]
+        if any(row.mends for row in rows):
+            break
     rows.sort(key=_rank)
     made.tried = rows
     model = found.bench.model
     patterns = _dependent(found)
-    for place, row in enumerate([row for row in rows if row.mends][:most]):
-        if screen is not None:
+    mending = [row for row in rows if row.mends][:most]
+    for place, row in enumerate(mending):
+        if screen is not None and len(mending) > 1:
             worse, better = screen(model, applied(model, row.edits), patterns)
             screened = replace(
                 row, flipped_verdicts=worse, gained_verdicts=better, screened=", ".join(patterns)
@@ -207,10 +245,10 @@ def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
 
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:
-    """Return patterns of the claims about the stage that is blamed, and about the budget."""
-    stages = ("knowing", "balancing", "attending")
-    own = [f"{stage}.*" for stage in stages if stage == found.stage]
-    return tuple(dict.fromkeys([*own, "attending.*"]))
+    """Return patterns of the claims about the stages that are blamed, the budget and the whole."""
+    stages = [cause.stage for cause in found.causes]
+    own = [f"{stage}.*" for stage in ("knowing", "balancing") if stage in stages]
+    return (*own, "attending.*", "whole.*")
 
 
 def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:

@@ -1,4 +1,8 @@
-"""Judging claims of a model before and after a repair, on the same scenes, with the same errors."""
+"""Judging claims of a model before and after a repair, on the same scenes, with the same errors.
+
+A repaired model differs from the one before it in few steps, and a planted fault in few from the
+sound model: what lies before them is run once and shared.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,50 +29,81 @@ _BETTER = {
 }  # fmt: skip
 
 
+class Shared:
+    """What several judges share: runs of the steps that models have in common, and gates' runs.
+
+    Attributes:
+        sound: its runs are handed to every model that begins with the same steps.
+        seed: of every draw.
+        shelf: pictures and runs that were made.
+    """
+
+    def __init__(self, sound: Model, seed: int = 0) -> None:
+        """Take the model whose steps most of the judged ones have."""
+        self.sound, self.seed = sound, seed
+        self.shelf = Shelf(sound=lambda: sound)
+        self._selected: list[tuple[Model, SharedLab]] = []
+
+    def lab(self, model: Model, made: Sequence[Scene]) -> SharedLab:
+        """Return a lab that takes from the shelf."""
+        return SharedLab(model, made, self.seed, self.shelf)
+
+    def selected(self, model: Model, made: Sequence[Scene]) -> SharedLab:
+        """Return the lab that gates look at; those of the last few models are kept."""
+        for known, lab in self._selected:
+            if known is model and len(lab) == len(made):
+                return lab
+        lab = self.lab(model, made)
+        self._selected = [*self._selected[-_LAST:], (model, lab)]
+        return lab
+
+
+_LAST = 3
+
+
 class Judge:
     """Judges models on scenes of some roles, each model once for each set of claims.
 
     Attributes:
         roles: of the scenes that verdicts rest on.
+        shared: what is not run again for every model.
         without: photographs that are left out, such as the case's own.
     """
 
-    def __init__(self, roles: Sequence[str], seed: int = 0, without: Sequence[str] = ()) -> None:
-        """Take the roles of the scenes."""
-        self.roles, self.seed, self.without = tuple(roles), seed, frozenset(without)
-        self._kept: dict[tuple[int, tuple[str, ...]], Mapping[str, Outcome]] = {}
+    def __init__(self, roles: Sequence[str], shared: Shared, without: Sequence[str] = ()) -> None:
+        """Take the roles of the scenes, and what is shared with other judges."""
+        self.roles, self.shared, self.without = tuple(roles), shared, frozenset(without)
+        self._kept: list[tuple[Model, tuple[str, ...], Mapping[str, Outcome]]] = []
 
     def __call__(
         self, before: Model, after: Model, patterns: Sequence[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the claims whose verdict got worse, and those whose verdict got better."""
-        key = (id(before), tuple(patterns))
-        if key not in self._kept:
-            self._kept[key] = self.outcomes(before, patterns)
-        old, new = self._kept[key], self.outcomes(after, patterns)
+        old, new = self._known(before, tuple(patterns)), self.outcomes(after, patterns)
         worse = tuple(name for name in old if _BETTER[new[name]] < _BETTER[old[name]])
         better = tuple(name for name in old if _BETTER[new[name]] > _BETTER[old[name]])
         return worse, better
 
+    def _known(self, model: Model, patterns: tuple[str, ...]) -> Mapping[str, Outcome]:
+        for known, asked, outcomes in self._kept:
+            if known is model and asked == patterns:
+                return outcomes
+        found = self.outcomes(model, patterns)
+        self._kept.append((model, patterns, found))
+        return found
+
     def outcomes(self, model: Model, patterns: Sequence[str]) -> Mapping[str, Outcome]:
         """Return the outcome of each claim."""
-        settings = replace(Settings(), seed=self.seed, per_cluster=1)
-        shelf = _shelf(self.seed)
-        asserted = SharedLab(model, self._scenes(model, self.roles), self.seed, shelf)
-        selected = SharedLab(model, self._scenes(model, ("select",)), self.seed, shelf)
+        settings = replace(Settings(), seed=self.shared.seed, per_cluster=1)
+        asserted = self.shared.lab(model, self._scenes(model, self.roles))
+        selected = self.shared.selected(model, self._scenes(model, ("select",)))
         trial = try_model(asserted, selected, suite.select(patterns), suite.GATES, settings)
         return {verdict.id: verdict.outcome for verdict in trial.verdicts}
 
     def _scenes(self, model: Model, roles: Sequence[str]) -> list[Scene]:
         grid, size = model.declaration.grid, scene_size(model)
-        made = _made(grid, size, tuple(roles), self.seed)
+        made = _made(grid, size, tuple(roles), self.shared.seed)
         return [scene for scene in made if scene.unit not in self.without]
-
-
-@cache
-def _shelf(seed: int) -> Shelf:
-    del seed  # seeds share nothing
-    return Shelf()
 
 
 @cache

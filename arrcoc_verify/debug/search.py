@@ -17,7 +17,8 @@ from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.competition import of_competition
 from arrcoc_verify.debug.experiment import Evidence, Trial, attempted
-from arrcoc_verify.debug.parts import Part, Workshop
+from arrcoc_verify.debug.parts import Part, Workshop, can_join
+from arrcoc_verify.debug.second import second_part
 from arrcoc_verify.errors import ArrcocError
 
 FEWEST_RIGHT = 8
@@ -66,6 +67,7 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
     trial = Trial(Workshop(bench=bench, goal=goal, keep=right & False), "contract")
     made = by_contract.parts(trial.shop)
     if _mildly(found, trial, made, missing):
+        _with_second(found, bench, missing)
         return found
     if trusted:
         rest = of_competition(bench, goal)
@@ -74,7 +76,19 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
             found.competition = rest[0].experiment
             return found
     _boldly(found, trial, made, missing)
+    _with_second(found, bench, missing)
     return found
+
+
+def _with_second(found: Found, bench: Bench, missing: list[str]) -> None:
+    """Add the part that is at fault besides the one that was found, if there is one."""
+    if len(found.parts) != 1 or found.trial is None:
+        return
+    (first,) = found.parts
+    other, evidence = second_part(bench, first, found.trial, missing)
+    found.evidence += evidence
+    if other is not None:
+        found.parts = tuple(_in_flow([first, other]))
 
 
 def _mildly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> bool:
@@ -89,7 +103,33 @@ def _mildly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]
             if _pairs(found, trial, tried, "multiplier"):
                 return True
     ranged = [part for part in made if part.strength == by_contract.RANGE]
-    return _pairs(found, trial, mild) or _singles(found, trial, ranged, missing)
+    return (
+        _pairs(found, trial, mild)
+        or _halfway(found, trial, mild, missing)
+        or _singles(found, trial, ranged, missing)
+    )
+
+
+HALFWAY = 0.25
+"""Share of what is missing that a part brings which may be one of two causes."""
+
+
+def _halfway(found: Found, trial: Trial, mild: Sequence[Part], missing: list[str]) -> bool:
+    """Take parts that bring some tokens back, and look for the other cause among like regions."""
+    goal, bench = trial.shop.goal, trial.bench
+    least = HALFWAY * (goal.tokens - bench.before) * goal.sign
+    effects = {
+        one.part: one.effect * goal.sign for one in found.evidence if one.basis == "contract"
+    }
+    for first in sorted(mild, key=lambda part: -effects.get(part.name, 0.0)):
+        if effects.get(first.name, 0.0) < least:
+            break
+        other, evidence = second_part(bench, first, trial, missing)
+        found.evidence += evidence
+        if other is not None:
+            found.parts, found.trial = tuple(_in_flow([first, other])), trial
+            return True
+    return False
 
 
 def _boldly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]) -> None:
@@ -138,7 +178,7 @@ def _pairs(found: Found, trial: Trial, made: Sequence[Part], with_part: str = ""
     best: tuple[float, tuple[Part, ...]] | None = None
     singles = {one.part: one.effect for one in found.evidence if one.basis == trial.basis}
     for pair in itertools.combinations(_in_flow(made), 2):
-        if not _can_join(pair) or (with_part and with_part not in [one.name for one in pair]):
+        if not can_join(pair) or (with_part and with_part not in [one.name for one in pair]):
             continue
         try:
             got = trial.evidence(pair)
@@ -165,16 +205,3 @@ FLOW = (
     "weights", "mix", "curve", "multiplier", "allocator",
 )  # fmt: skip
 """Parts in the order in which data flows."""
-
-
-def _can_join(pair: Sequence[Part]) -> bool:
-    """Return whether two parts are two causes: none twice, none that writes over the other."""
-    one, two = (part.name.split("/")[0] for part in pair)
-    if one == two or "scorers" in (one, two):
-        return False
-    same = {one, two}
-    return same not in (
-        {"tensions", "weights"},
-        {"curve", "allocator"},
-        {"multiplier", "allocator"},
-    )

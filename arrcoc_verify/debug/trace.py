@@ -24,6 +24,8 @@ MAPS = (
     "membership",
 )  # fmt: skip
 MOST_FEATURES = 5
+LEAST_SPREAD = 0.1
+"""Least spread of a channel that counts, as a share of the channels' median."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,9 @@ def _features(bench: Bench, name: str, keep: torch.Tensor) -> dict[str, Any]:
     site = bench.model.site(name)
     here = _region_mean(bench, bench.clean, name, bench.case.cells[None])[0]
     there = _region_mean(bench, bench.donors.run, name, bench.donors.cells)[keep]
-    centre, spread = there.mean(0), there.std(0, unbiased=False).clamp(min=1e-9)
+    centre, spread = there.mean(0), there.std(0, unbiased=False)
+    # A channel that is dead in all donors has no spread to measure by: a common one stands in.
+    spread = spread.clamp(min=max(float(spread.median()) * LEAST_SPREAD, 1e-9))
     distance = (here - centre) / spread
     order = distance.abs().argsort(descending=True)
     rng = np.random.default_rng(bench.seed)

@@ -43,7 +43,13 @@ class Triage:
 
 
 def cases_of(
-    model: Model, path: Path, *, query: str = "", label: str = "", skip_bad: bool = False
+    model: Model,
+    path: Path,
+    *,
+    query: str = "",
+    label: str = "",
+    skip_bad: bool = False,
+    labels: Path | None = None,
 ) -> tuple[list[Case], list[str]]:
     """Return the cases of a CSV `image,query,box`, a COCO json, or a folder searched for a label.
 
@@ -51,15 +57,16 @@ def cases_of(
         model: decides size and grid.
         path: folder, `.csv` or `.json`.
         query: what is asked of each picture of a folder.
-        label: what is looked for in each picture of a folder: `face`.
+        label: what is looked for in each picture of a folder: `face`, or with `labels` any words.
         skip_bad: leave out rows and pictures that cannot be used.
+        labels: folder of an open_clip model that finds what words name.
 
     Raises:
         UsageError: a folder without query or label, or nothing of the label in any picture.
         BadTable: naming each row that cannot be used.
     """
     if path.is_dir():
-        return _of_folder(model, path, query, label, skip_bad)
+        return _of_folder(model, path, query, label, skip_bad, labels)
     height, width = model.declaration.image_size
     loaded = loading.load(
         path, grid=model.declaration.grid, size=max(height, width),
@@ -77,7 +84,7 @@ def _fields(case: Case) -> dict[str, Any]:
 
 
 def _of_folder(
-    model: Model, path: Path, query: str, label: str, skip_bad: bool
+    model: Model, path: Path, query: str, label: str, skip_bad: bool, labels: Path | None
 ) -> tuple[list[Case], list[str]]:
     if not query or not label:
         raise UsageError(
@@ -87,7 +94,7 @@ def _of_folder(
     cases, notes = [], [f"{one.where}: {one.reason}" for one in found.skipped]
     for layer in found.layers:
         try:
-            case = make_case(model, layer.image, query, label=label)
+            case = make_case(model, layer.image, query, label=label, labels=labels)
         except BadRegion as none:
             if "was found" not in str(none):
                 raise

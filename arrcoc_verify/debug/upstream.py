@@ -249,53 +249,6 @@ def _severed(bench: Bench, found: Upstream) -> None:
         found.detail = "the query means no more to the model than words without a meaning"
 
 
-def of_embedding(bench: Bench, goal: Goal, wanted: float, *, held: bool = True) -> Upstream:
-    """Write other embeddings of the same length: does the scorer then see what it should?
-
-    Args:
-        bench: the case.
-        goal: what the region should get.
-        wanted: mean query relevance of the region that has to be reached.
-        held: keep weights and tensions as they are.
-    """
-    from arrcoc_verify.debug.bench import repeated
-
-    found = Upstream()
-    site = bench.writable("query")
-    if site is None or site.axes != ("image", "channel") or not bench.donors.scenes:
-        return found
-    bank = bench.donors.run[site.name].double()
-    if bank.shape[1] <= 64:
-        size = bank.norm(dim=1).median()
-        bank = torch.cat([bank, torch.eye(bank.shape[1], dtype=bank.dtype) * size])
-    base = repeated(bench.clean, len(bank))
-    like = bench.clean[site.name]
-    sites = [bench.writable(role) for role in ("weights", "tensions")]
-    holds = [freeze(one.name, base) for one in sites if one is not None and held]
-    edits = [Edit(site=site.name, value=bank.to(like.dtype)), *holds]
-    after = resume(base, edits=edits, read=bench.inner)
-    seen, tokens = bench.map(after, "query_relevance"), bench.tokens(after)
-    if seen is None:
-        return found
-    level = mean_over(seen, bench.case.cells.expand(len(seen), -1))
-    ok = (goal.met(tokens) & (level >= wanted)).numpy()
-    best = int((tokens * goal.sign).argmax())
-    change = (tokens - bench.before).numpy()
-    found.evidence.append(
-        Evidence(
-            experiment=f"{len(bank)} other embeddings of usual length ({int(ok.sum())} let the "
-            "scorer reach the level that mends it)", code="query_mismatch",
-            effect=float(change[best]), interval=(float(change.min()), float(change.max())),
-            tokens=float(tokens[best]), restores="yes" if ok.any() else "no", basis="query",
-            part="embedding", n=len(bank), role="query",
-        )
-    )  # fmt: skip
-    if ok.any():
-        found.code = "query_mismatch"
-        found.detail = "with another embedding the scorer finds the region, so it is not blind"
-    return found
-
-
 def of_encoder(bench: Bench, goal: Goal) -> Upstream:
     """Transplant donors' objects, asked for by the donors' queries: as pixels, then as features.
 
@@ -337,7 +290,8 @@ def _transplant(what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal) 
     share = float(goal.met(tokens).double().mean())
     return Evidence(
         experiment=f"donors' objects in the region as {what}{f' at {site}' if site else ''}",
-        code="encoder_blind", effect=float(change.mean()),
+        # As pixels they go through the encoder as well: a control, which speaks for no cause.
+        code="encoder_blind" if what == "features" else "", effect=float(change.mean()),
         interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
         restores="yes" if share >= 0.5 else "no", basis="transplant", part=f"{what} {site}".strip(),
         n=len(tokens),

@@ -55,6 +55,7 @@ class CaseContent:
         cells: bool `[row, column]`, the region.
         strips: the case as it is, and with the cause put right.
         command: what shows this case again.
+        others: the case with other parts put right, each alone.
         meanings: cause -> plain words.
         repairs: rows of a repair, if one was tried.
     """
@@ -64,6 +65,7 @@ class CaseContent:
     cells: NDArray[np.bool_]
     strips: Sequence[Strip]
     command: str
+    others: Sequence[Strip] = ()
     meanings: Mapping[str, str] = field(default_factory=dict)
     repairs: Sequence[Mapping[str, Any]] = ()
 
@@ -106,11 +108,13 @@ def _view(one: CaseContent) -> dict[str, Any]:
     evidence = sorted(
         one.data["evidence"], key=lambda row: (row["restores"] != "yes", -abs(row["effect"]))
     )
+    strips = _strips(one.strips, [*one.strips, *one.others], one.cells)
     scale = _axis(evidence, float(one.data["tokens"]), one.data["expected"])
     return {
         "data": one.data, "command": one.command, "repairs": one.repairs,
         "picture": _picture(one.image), "width": one.image.width, "height": one.image.height,
-        "strips": _strips(one), "overlay": _overlay(one),
+        "strips": strips[: len(one.strips)], "others": strips[len(one.strips) :],
+        "overlay": _overlay(one),
         "steps": figure.waterfall([tuple(step) for step in one.data["waterfall"]], _WIDE),
         "rows": [(row, _bar(row, scale)) for row in evidence[:_MOST_ROWS]],
         "left": max(0, len(evidence) - _MOST_ROWS), "scale": scale,
@@ -132,24 +136,24 @@ def _overlay(one: CaseContent) -> Markup | None:
     return None if tokens is None else colour.map_uri(tokens, *_ends([tokens]))
 
 
-def _strips(one: CaseContent) -> list[dict[str, Any]]:
-    """Return the maps of each strip; a map has one scale in all strips, the scores share one."""
-    names = list(dict.fromkeys(name for strip in one.strips for name in strip.maps))
-    scores = [strip.maps[n] for strip in one.strips for n in SCORES if n in strip.maps]
+def _strips(
+    main: Sequence[Strip], every: Sequence[Strip], cells: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """Return the maps of each strip; a map has the scale of the main ones, the scores share one."""
+    names = list(dict.fromkeys(name for strip in main for name in strip.maps))
+    scores = [strip.maps[n] for strip in main for n in SCORES if n in strip.maps]
     ends = {
-        name: _ends(
-            scores if name in SCORES else [s.maps[name] for s in one.strips if name in s.maps]
-        )
+        name: _ends(scores if name in SCORES else [s.maps[name] for s in main if name in s.maps])
         for name in names
     }
     return [
         {
             "title": strip.title, "tokens": strip.tokens, "levels": strip.levels,
             "cells": [
-                _cell(n, strip.maps[n], ends[n], one.cells) for n in names if n in strip.maps
+                _cell(n, strip.maps[n], ends[n], cells) for n in names if n in strip.maps
             ],
         }
-        for strip in one.strips
+        for strip in every
     ]  # fmt: skip
 
 

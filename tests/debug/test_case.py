@@ -77,7 +77,7 @@ def test_nothing_of_the_label_is_said_plainly(sound, grey):
 
 
 def test_a_label_that_nobody_can_find_is_refused(sound, grey):
-    with pytest.raises(BadRegion, match="wanted the label 'face'"):
+    with pytest.raises(BadRegion, match="wanted --label face, or --labels FOLDER"):
         make_case(sound, grey, "find it", label="zebra")
 
 

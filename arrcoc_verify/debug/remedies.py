@@ -1,0 +1,116 @@
+"""Candidates for causes that no part's values tell: pictures, queries, the shared budget."""
+
+import torch
+from torch import Tensor
+
+from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.diagnosis import Diagnosis
+from arrcoc_verify.debug.embedding import written
+from arrcoc_verify.debug.patching import PatchEdit
+from arrcoc_verify.debug.upstream import wordings_of
+from arrcoc_verify.model import Site
+
+Candidate = tuple[PatchEdit, ...]
+"""Edits that are made together: one for each cause."""
+
+GAINS = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+"""By how much a region's own claim on the budget is raised, until it suffices."""
+
+MOST_EMBEDDINGS = 3
+
+
+def of_pictures(found: Diagnosis) -> list[Candidate]:
+    """Return the operations on pictures that brought the tokens back."""
+    mending = [e for e in found.evidence if e.part.startswith("picture:") and e.restores == "yes"]
+    names = [e.part.partition(":")[2] for e in sorted(mending, key=lambda e: -abs(e.effect))]
+    return [
+        (PatchEdit(kind="picture", target="images", words={"operation": name},
+                   said=f"every picture {name} before it is read"),)
+        for name in names
+    ]  # fmt: skip
+
+
+def of_queries(found: Diagnosis) -> list[Candidate]:
+    """Return rewritings of the query: what stands before its content left out, other wordings."""
+    query = found.case.query
+    made: list[Candidate] = []
+    for text in wordings_of(query, found.case.label):
+        lead = query.partition(text)
+        if lead[1] and len(lead[0]) > 1:
+            said = f"{lead[0]!r} left out of queries"
+            made.append(
+                (PatchEdit(kind="query", target="queries", words={"from": lead[0], "to": ""},
+                           said=said),)
+            )  # fmt: skip
+        said = f"{query!r} read as {text!r}"
+        made.append(
+            (PatchEdit(kind="query", target="queries", words={"from": query, "to": text},
+                       said=said),)
+        )  # fmt: skip
+    return made
+
+
+def of_embeddings(found: Diagnosis) -> list[Candidate]:
+    """Return edits of the query's embedding towards those that bring the tokens back.
+
+    Each for queries like this one only (rank one), where queries differ, and for all.
+    """
+    bench, goal = found.bench, found.failure.goal
+    made = written(bench, held=False)
+    if made is None:
+        return []
+    own = bench.clean[made.site.name].double()[0]
+    ok = goal.met(bench.tokens(made.run))
+    near = (made.bank - own).norm(dim=1).where(ok, torch.tensor(float("inf"), dtype=own.dtype))
+    candidates: list[Candidate] = []
+    for at in near.argsort()[: min(MOST_EMBEDDINGS, int(ok.sum()))].tolist():
+        push = made.bank[at] - own
+        centre = bench.donors.run[made.site.name].double().mean(0)
+        if float((own - centre).norm()) > 1e-6 * float(own.norm()):
+            candidates.append((_gated(made.site, own - centre, centre, push),))
+        candidates.append((_shifted(made.site, push),))
+    return candidates
+
+
+def _gated(site: Site, key: Tensor, centre: Tensor, push: Tensor) -> PatchEdit:
+    least = torch.tensor(0.5, dtype=torch.float64)
+    return PatchEdit(
+        kind="rank_one", target=site.name, said=f"{site.name} shifted for queries like this one",
+        tensors={"key": key, "centre": centre, "delta": push, "least": least},
+    )  # fmt: skip
+
+
+def _shifted(site: Site, push: Tensor) -> PatchEdit:
+    return PatchEdit(
+        kind="affine", target=site.name, said=f"{site.name} shifted for every query",
+        tensors={"gain": torch.tensor(1.0, dtype=torch.float64), "bias": push},
+    )  # fmt: skip
+
+
+def of_budget(found: Diagnosis) -> list[Candidate]:
+    """Return the least gains in the region's own patches that win it its share of the budget."""
+    bench, goal = found.bench, found.failure.goal
+    if goal.sign < 0:
+        return []
+    made = [_claimed(bench, goal, role) for role in ("demand", "relevance", "tokens")]
+    return [(edit,) for edit in made if edit is not None]
+
+
+def _claimed(bench: Bench, goal: Goal, role: str) -> PatchEdit | None:
+    site, values = bench.writable(role), bench.map(bench.clean, role)
+    if site is None or values is None:
+        return None
+    inside = bench.case.cells[None]
+    for gain in GAINS:
+        edit = bench.write_map(role, torch.where(inside, values * gain, values))
+        if bool(goal.met(bench.tokens(bench.after([edit], bench.clean)))[0]):
+            one = torch.tensor(gain, dtype=torch.float64)
+            return PatchEdit(
+                kind="affine", target=site.name,
+                said=f"{site.name} times {gain:g} in {int(inside.sum())} patches",
+                tensors={
+                    "gain": one, "bias": torch.zeros_like(one), "mask": bench.case.cells.double(),
+                },
+            )  # fmt: skip
+    return None
