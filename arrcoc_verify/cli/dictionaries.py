@@ -145,7 +145,7 @@ def features(
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.dictionary import pages
-    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.dictionary.storage import of_model
     from arrcoc_verify.lab import Lab
     from arrcoc_verify.report.atomic import make_folder, write_text
     from arrcoc_verify.report.latents import render
@@ -155,11 +155,7 @@ def features(
 
     config = settled(given)
     model = load(config.model or REFERENCE)
-    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
-    usable = [one for one in kept if one.site in model.sites and not one.dictionary.config.blocks
-              and not one.dictionary.config.transcoder]  # fmt: skip
-    if not usable:
-        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    usable = of_model(folder, model.sites, model.name)
     found = scene_set(model, config.images, seed=config.seed)
     selected = Lab(model, found.selected, config.seed)
     asserted = Lab(model, found.asserted, config.seed)
