@@ -115,10 +115,10 @@ def probe_ceiling(world: SparseWorld, iterations: int = 60) -> float:
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(probe(x), truth)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     with torch.no_grad():
         logits, judged = probe(x), world.judged()
         steps = torch.linspace(-4, 4, 33)
