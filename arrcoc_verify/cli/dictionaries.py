@@ -212,6 +212,18 @@ def _print_features(verdicts: Sequence[Any], shown: Mapping[str, Sequence[Any]])
     console().print(table("Latents that carry most, on the selection scenes", columns, lines))
 
 
+def _warn_of_one_l0(data: Mapping[str, Any]) -> None:
+    """Say which sites were measured at one L0 only, where too few and too many look alike."""
+    ks: dict[str, set[float]] = {}
+    for one in data.values():
+        ks.setdefault(one["site"], set()).add(one["config"]["k"])
+    if single := [site for site, found in ks.items() if len(found) == 1]:
+        warn(
+            f"note: one k only of {', '.join(single)}; figures at one L0 do not say which is "
+            "right: train more by `train-dictionary --k 8 --k 16 --k 32`"
+        )
+
+
 def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int:
     """Measure dictionaries on scenes that they were not trained on."""
     from arrcoc_verify.adapters import load
@@ -243,6 +255,7 @@ def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int
                          control))  # fmt: skip
     if not data:
         raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    _warn_of_one_l0(data)
     columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
                "#control by 4")  # fmt: skip
     console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
