@@ -5,13 +5,14 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from arrcoc_verify import evidence, provenance
+from arrcoc_verify.dictionary.storage import Kept, weights_digest
 from arrcoc_verify.errors import ArrcocError, UsageError
 from arrcoc_verify.lab import Lab, NotApplicable, scene_size
 from arrcoc_verify.model import Model
@@ -22,7 +23,8 @@ from arrcoc_verify.report.writer import Header, RecordWriter
 from arrcoc_verify.scenes import load as loading
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.scenes.scene import Scene
-from arrcoc_verify.suite import CLAIMS, GATES, select, with_margins
+from arrcoc_verify.suite import CLAIMS, GATES, with_margins
+from arrcoc_verify.suite.latents import feature_claims, feature_events, with_features
 from arrcoc_verify.trial import Keep, Progress, Settings, Trial, silent, try_model
 from arrcoc_verify.verdict import GateResult, Verdict
 
@@ -136,6 +138,7 @@ def run_audit(  # noqa: PLR0913 - each is named at the call
     resume: bool = False,
     controls: FamilyControls | None = None,
     progress: Progress | None = None,
+    dictionaries: Sequence[Kept] = (),
 ) -> AuditResult:
     """Audit a model and write the record and the page.
 
@@ -147,25 +150,29 @@ def run_audit(  # noqa: PLR0913 - each is named at the call
         resume: go on with an interrupted run in `out`.
         controls: returns claim -> positive control -> state; default are the package's own.
         progress: called with what is being done.
+        dictionaries: of the model's sites; claims on features are made of them, too.
 
     Raises:
         RecordError: the folder holds another record, or cannot be written.
         UnknownName: a claim pattern matches nothing.
     """
     start = time.perf_counter()
-    claims = with_margins(select(settings.claims), model.profile)
-    key = _key(model, found, settings)
+    asserted = Lab(model, found.asserted, settings.seed)
+    selected = Lab(model, found.selected, settings.seed)
+    features = feature_claims(selected, dictionaries)
+    claims = with_margins(with_features(settings.claims, features), model.profile)
+    key = _key(model, found, settings, dictionaries)
     header = _header(model, found, settings, [claim.id for claim in claims], key)
     keep_folder = out / "readings"
     with RecordWriter.resume(out) if resume else RecordWriter(out, header) as writer:
-        asserted = Lab(model, found.asserted, settings.seed)
-        selected = Lab(model, found.selected, settings.seed)
         trial = try_model(
             asserted, selected, claims, GATES, settings,
             faults_caught=(controls or _own_controls)(), progress=progress,
             keep=Keep(keep_folder, key),
         )  # fmt: skip
         verdicts = _write(writer, trial, asserted, found, settings, progress)
+        if dictionaries and not _broken(trial):
+            _features(writer, selected, asserted, dictionaries, progress)
         seconds = time.perf_counter() - start
         _, code = writer.finish(seconds=seconds, peak_mib=provenance.peak_mib())
     for path in [*keep_folder.glob("*.json"), *keep_folder.glob("*.part")]:
@@ -190,11 +197,13 @@ def _own_error_rates() -> dict[str, Any] | None:
     return kept.for_the_page()
 
 
-def _key(model: Model, found: SceneSet, settings: Settings) -> str:
+def _key(model: Model, found: SceneSet, settings: Settings, dictionaries: Sequence[Kept]) -> str:
     parts = [
         model.name, model.spec, model.digest, found.digest, provenance.tool()["digest"],
         asdict(model.declaration), asdict(model.profile), settings.seed, settings.device,
     ]  # fmt: skip
+    if dictionaries:
+        parts.append(weights_digest(dictionaries))
     return provenance.json_digest(parts)
 
 
@@ -286,6 +295,25 @@ def _evidence(
     with suppress(NotApplicable):
         return evidence.with_cases(trial.verdicts, trial.judged, everything, writer)
     return list(trial.verdicts)
+
+
+def _features(
+    writer: RecordWriter,
+    selected: Lab,
+    lab: Lab,
+    dictionaries: Sequence[Kept],
+    progress: Progress | None,
+) -> None:
+    """Add what the latents of dictionaries are, one scene of each cluster being looked at."""
+    lab = lab.subset(_one_a_cluster(lab))
+    for at, kept in enumerate(dictionaries):
+        (progress or silent)(f"latents of {kept.site}", at, len(dictionaries))
+        try:
+            for one in feature_events(selected, lab, [kept], writer):
+                writer.add(one)
+        except ArrcocError as error:
+            text = f"what the latents of {kept.site} are was not measured: {error}"
+            writer.add(event.Note(level="warning", text=text))
 
 
 def _one_a_cluster(lab: Lab) -> list[int]:

@@ -82,6 +82,10 @@ def audit(  # noqa: PLR0913 - a door: one parameter an option
         float | None, option("--alpha", "A", "Family-wise error; default 0.01.")
     ] = None,
     skip_bad_rows: SkipOption = False,
+    dictionaries: Annotated[
+        File,
+        option("--dictionaries", "DIR", "Of `train-dictionary`; adds claims on their features."),
+    ] = None,
     resume: Annotated[File, option("--resume", "DIR", "Go on with a run that was stopped.")] = None,
 ) -> None:
     """Judge every claim that is made of a model; write a record and a page."""
@@ -92,7 +96,7 @@ def audit(  # noqa: PLR0913 - a door: one parameter an option
         "out": out, "seed": seed, "device": device, "claims": claims, "per_cluster": per_cluster,
         "alpha": alpha, "skip_bad_rows": skip_bad_rows or None,
     }  # fmt: skip
-    raise typer.Exit(auditing.audit(given, json=json, resume=resume))
+    raise typer.Exit(auditing.audit(given, json=json, resume=resume, dictionaries=dictionaries))
 
 
 @app.command(

@@ -14,6 +14,7 @@ from arrcoc_verify.cli.ending import Stopped
 from arrcoc_verify.cli.output import console, line, new_folder, progress, table, warn, write_json
 from arrcoc_verify.cli.reading import settled
 from arrcoc_verify.config import REFERENCE, Config
+from arrcoc_verify.dictionary.storage import Kept, of_model
 from arrcoc_verify.errors import RecordError, UsageError
 from arrcoc_verify.model import Model
 from arrcoc_verify.prepare import on_device, with_profile
@@ -39,11 +40,19 @@ _COLOURS = {
 }  # fmt: skip
 
 
-def audit(given: Mapping[str, Any], *, json: Path | None, resume: Path | None) -> int:
+def audit(
+    given: Mapping[str, Any],
+    *,
+    json: Path | None,
+    resume: Path | None,
+    dictionaries: Path | None = None,
+) -> int:
     """Audit a model and return the exit code of its verdicts."""
     begun = None
     if resume is not None:
-        begun, given = _begun(resume, given)
+        begun, given = _begun(resume, {**given, "dictionaries": dictionaries})
+    given = dict(given)
+    dictionaries = given.pop("dictionaries", dictionaries)
     config = settled(given)
     out = resume or config.out or new_folder()
     model = load(config.model or REFERENCE)
@@ -56,7 +65,10 @@ def audit(given: Mapping[str, Any], *, json: Path | None, resume: Path | None) -
         warn(f"note: {text}")
     if begun is not None:
         _require_same(begun, model, found)
-    result = _audited(model, found, config, out, resumed=begun is not None)
+    result = _audited(
+        model, found, config, out, resumed=begun is not None,
+        dictionaries=_dictionaries(dictionaries, model),
+    )  # fmt: skip
     write_json(json, audit_json(Record.load(result.folder), result.report))
     summary(result)
     return result.exit_code
@@ -71,13 +83,26 @@ def settings_of(config: Config) -> Settings:
     )  # fmt: skip
 
 
+def _dictionaries(folder: Path | None, model: Model) -> list[Kept]:
+    return [] if folder is None else of_model(folder, model.sites, model.name)
+
+
 def _audited(
-    model: Model, found: SceneSet, config: Config, out: Path, *, resumed: bool
+    model: Model,
+    found: SceneSet,
+    config: Config,
+    out: Path,
+    *,
+    resumed: bool,
+    dictionaries: Sequence[Kept],
 ) -> AuditResult:
     warn(f"auditing {model.name} on {len(found.asserted)} scenes; the record goes to {out}")
     try:
         with progress() as tell:
-            return run_audit(model, found, settings_of(config), out, resume=resumed, progress=tell)
+            return run_audit(
+                model, found, settings_of(config), out, resume=resumed, progress=tell,
+                dictionaries=dictionaries,
+            )  # fmt: skip
     except KeyboardInterrupt:
         raise Stopped(
             f"stopped; what was measured is kept. To go on: arrcoc-verify audit --resume {out}"

@@ -145,7 +145,7 @@ def features(
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.dictionary import pages
-    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.dictionary.storage import of_model
     from arrcoc_verify.lab import Lab
     from arrcoc_verify.report.atomic import make_folder, write_text
     from arrcoc_verify.report.latents import render
@@ -155,11 +155,7 @@ def features(
 
     config = settled(given)
     model = load(config.model or REFERENCE)
-    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
-    usable = [one for one in kept if one.site in model.sites and not one.dictionary.config.blocks
-              and not one.dictionary.config.transcoder]  # fmt: skip
-    if not usable:
-        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    usable = of_model(folder, model.sites, model.name)
     found = scene_set(model, config.images, seed=config.seed)
     selected = Lab(model, found.selected, config.seed)
     asserted = Lab(model, found.asserted, config.seed)
@@ -216,6 +212,18 @@ def _print_features(verdicts: Sequence[Any], shown: Mapping[str, Sequence[Any]])
     console().print(table("Latents that carry most, on the selection scenes", columns, lines))
 
 
+def _warn_of_one_l0(data: Mapping[str, Any]) -> None:
+    """Say which sites were measured at one L0 only, where too few and too many look alike."""
+    ks: dict[str, set[float]] = {}
+    for one in data.values():
+        ks.setdefault(one["site"], set()).add(one["config"]["k"])
+    if single := [site for site, found in ks.items() if len(found) == 1]:
+        warn(
+            f"note: one k only of {', '.join(single)}; figures at one L0 do not say which is "
+            "right: train more by `train-dictionary --k 8 --k 16 --k 32`"
+        )
+
+
 def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int:
     """Measure dictionaries on scenes that they were not trained on."""
     from arrcoc_verify.adapters import load
@@ -247,6 +255,7 @@ def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int
                          control))  # fmt: skip
     if not data:
         raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    _warn_of_one_l0(data)
     columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
                "#control by 4")  # fmt: skip
     console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))

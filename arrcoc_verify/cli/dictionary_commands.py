@@ -146,6 +146,32 @@ def quality(
     raise typer.Exit(commands.quality(given, dictionaries, json=json))
 
 
+def sae_world(
+    k: Annotated[
+        list[float] | None, _option("--k", "K", "Active latents of a sample: 4, 8, 16; repeatable.")
+    ] = None,
+    architecture: Annotated[
+        list[str] | None,
+        _option("--architecture", "A", "topk, batchtopk, matryoshka and jumprelu; repeatable."),
+    ] = None,
+    seed: Annotated[int, _option("--seed", "N", "Of the world and dictionaries.")] = 0,
+    seeds: Annotated[int, _option("--seeds", "N", "Dictionaries of each kind, 2 or more.")] = 2,
+    steps: Annotated[int, _option("--steps", "N", "Of training.")] = 1500,
+    json: Json = None,
+) -> None:
+    """Train dictionaries on a planted world of correlated, hierarchical features, over several L0.
+
+    Scores against the truth stand beside what logistic probes that were shown it can do.
+    """
+    from arrcoc_verify.cli import sae_world as command
+
+    code = command.sae_world(
+        seed=seed, seeds=seeds, steps=steps, ks=k or [4.0, 8.0, 16.0],
+        architectures=architecture or ["topk", "batchtopk", "matryoshka", "jumprelu"], json=json,
+    )  # fmt: skip
+    raise typer.Exit(code)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands about dictionaries."""
     app.command(
@@ -164,3 +190,7 @@ def register(app: typer.Typer) -> None:
         short_help="Measure dictionaries on scenes they were not trained on.",
         epilog="Example: arrcoc-verify quality dicts --json quality.json",
     )(quality)
+    app.command(
+        short_help="Score architectures on a planted world.",
+        epilog="Example: arrcoc-verify sae-world --k 4 --k 8 --json world.json",
+    )(sae_world)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from arrcoc_verify.dictionary.splice import Splice
@@ -56,7 +57,8 @@ class Page:
         tokens: what its ablation takes from the patches on which it fires, multiplier held.
         answers: factor -> change of its code over the target, in its strength.
         way: `propositional`, `perspectival`, `participatory`, `transjective` or `unclear`.
-        top: (scene, query, patch, code, picture as a data URI), strongest first.
+        top: (index and name of the scene, query, patch, code, picture as a data URI), strongest
+            first.
     """
 
     latent: int
@@ -75,14 +77,21 @@ def codes_of(run: Run, kept: Kept) -> Tensor:
     return found.reshape(len(found), -1, found.shape[-1])
 
 
-def feature_pages(lab: Lab, kept: Kept, count: int = 12, top: int = 6) -> list[Page]:
-    """Return the pages of the latents that carry most, by the sum of their codes.
+def feature_pages(
+    lab: Lab,
+    kept: Kept,
+    count: int = 12,
+    top: int = 6,
+    latents: Sequence[int] | None = None,
+) -> list[Page]:
+    """Return the pages of some latents, or of those that carry most, by the sum of their codes.
 
     Args:
         lab: scenes to look at.
         kept: dictionary of one of the model's sites.
-        count: how many latents.
+        count: how many latents that carry most.
         top: pictures of each.
+        latents: these instead.
 
     Raises:
         NotApplicable: too few independent photographs.
@@ -90,10 +99,16 @@ def feature_pages(lab: Lab, kept: Kept, count: int = 12, top: int = 6) -> list[P
     if len(set(lab.clusters())) < LEAST:
         raise NotApplicable(f"what latents answer to takes {LEAST} independent photographs or more")
     codes = codes_of(lab.clean, kept)
-    chosen = codes.sum((0, 1)).topk(min(count, codes.shape[-1])).indices.tolist()
+    chosen = heaviest(codes, count) if latents is None else list(latents)
     answers = _answers(lab, kept, codes, chosen)
     splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=kept.about.get("query_site"))
     return [_page(lab, codes, latent, answers, splice, top) for latent in chosen]
+
+
+def heaviest(codes: Tensor, count: int) -> list[int]:
+    """Return the latents whose codes sum to most, `codes` being `[image, patch, latent]`."""
+    found: list[int] = codes.sum((0, 1)).topk(min(count, codes.shape[-1])).indices.tolist()
+    return found
 
 
 def _page(
@@ -178,19 +193,24 @@ def _top(lab: Lab, own: Tensor, count: int) -> list[dict[str, Any]]:
         patch = int(best.indices[index])
         scene = lab.scenes[index]
         rows.append({
-            "scene": scene.name, "query": scene.query, "patch": patch,
-            "code": float(best.values[index]), "picture": _crop(lab, index, patch),
+            "index": index, "scene": scene.name, "query": scene.query, "patch": patch,
+            "code": float(best.values[index]), "picture": data_uri(crop(lab, index, patch)),
         })  # fmt: skip
     return rows
 
 
-def _crop(lab: Lab, index: int, patch: int) -> str:
-    """Return a patch with its neighbours as a data URI."""
+def crop(lab: Lab, index: int, patch: int) -> Image:
+    """Return a patch of a scene with its neighbours, `CROP` pixels a side."""
     image = lab.scenes[index].image
     x, y, width, height = lab.model.patch_boxes((image.height, image.width))[patch]
     box = (x - width, y - height, x + 2 * width, y + 2 * height)
+    return image.crop(box).resize((CROP, CROP))
+
+
+def data_uri(image: Image) -> str:
+    """Return a picture as a data URI."""
     held = io.BytesIO()
-    image.crop(box).resize((CROP, CROP)).save(held, "WEBP", quality=70)
+    image.save(held, "WEBP", quality=70)
     return "data:image/webp;base64," + base64.b64encode(held.getvalue()).decode()
 
 

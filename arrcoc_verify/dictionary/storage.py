@@ -12,8 +12,9 @@ The tensors are named and shaped as the attributes of `Dictionary`, float32, in 
 site's activations: whatever they were multiplied by in training has been folded in.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from arrcoc_verify.errors import ArrcocError, StoreError
+from arrcoc_verify.errors import ArrcocError, StoreError, UsageError
 from arrcoc_verify.report.atomic import make_folder, sha256, write_bytes, write_text
 
 CONFIG, WEIGHTS = "dictionary.json", "dictionary.safetensors"
@@ -84,7 +85,7 @@ def load_dictionary(folder: Path) -> Kept:
     if not isinstance(told, dict) or told.get("format") != FORMAT or told.get("version") != VERSION:
         raise StoreError(
             f"{folder / CONFIG} is not of format {FORMAT} version {VERSION}; "
-            "dictionaries of other libraries are read by `arrcoc-verify import-dictionary`"
+            "folders of other libraries are read by functions of arrcoc_verify.dictionary.formats"
         )
     if told.get("sha256") != sha256(data):
         raise StoreError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one noted")
@@ -112,6 +113,44 @@ def find_dictionaries(folder: Path) -> list[Path]:
             "train some by `arrcoc-verify train-dictionary`"
         )
     return found
+
+
+def of_model(folder: Path, sites: Container[str], name: str) -> list[Kept]:
+    """Return the dictionaries at or below a folder that encode and decode a site of a model.
+
+    Crosscoders and transcoders are left out.
+
+    Args:
+        folder: where to look.
+        sites: names of the model's sites.
+        name: of the model, for messages.
+
+    Raises:
+        StoreError: there is none, or one is damaged.
+        UsageError: none is of such a site.
+    """
+    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
+    usable = [
+        one for one in kept
+        if one.site in sites and not one.dictionary.config.blocks
+        and not one.dictionary.config.transcoder
+    ]  # fmt: skip
+    if not usable:
+        there = ", ".join(sorted({one.site for one in kept}))
+        raise UsageError(
+            f"no dictionary in {folder} is of a site of {name}; those there are of {there}"
+        )
+    return usable
+
+
+def weights_digest(dictionaries: Sequence[Kept]) -> str:
+    """Return the SHA-256 of the weights of dictionaries, in order."""
+    found = hashlib.sha256()
+    for one in dictionaries:
+        found.update(one.site.encode())
+        for key, value in sorted(one.dictionary.state_dict().items()):
+            found.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,56 @@ class Sites:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopPatch:
+    """A patch on which a latent fires strongly.
+
+    Attributes:
+        scene: name of the scene.
+        query: what was asked of it.
+        patch: number of the patch, row by row.
+        code: how strongly it fires.
+        image: sha256 of the picture of the patch with its neighbours, or "".
+    """
+
+    scene: str
+    query: str
+    patch: int
+    code: float
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRow:
+    """What one latent of a dictionary is.
+
+    Attributes:
+        latent: its number.
+        chosen: the factor whose claim rests on it, or "" for one that is only shown.
+        density: share of patches on which it fires, 0..1.
+        way: how it knows: propositional, perspectival, participatory, transjective or unclear.
+        tokens: change of tokens a patch where it fires when it is ablated; None: not measured.
+        answers: factor -> change of its code over the target, in its own strength.
+        top: patches, strongest first.
+    """
+
+    latent: int
+    chosen: str = ""
+    density: float = 0.0
+    way: str = "unclear"
+    tokens: Estimate | None = None
+    answers: Mapping[str, Estimate] = field(default_factory=dict)
+    top: Sequence[TopPatch] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """Latents of the dictionary of one site, measured on scenes that did not choose them."""
+
+    site: str
+    rows: Sequence[FeatureRow] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something a reader should know; `level` is info, warning or error."""
 
@@ -184,7 +234,9 @@ class Image:
     height: int
 
 
-Event = Gate | Claim | Decomposition | Effects | Isolation | Tension | Sites | Note | Image
+Event = (
+    Gate | Claim | Decomposition | Effects | Isolation | Tension | Sites | Features | Note | Image
+)
 
 _KINDS: Mapping[type, str] = {
     Gate: "gate",
@@ -194,6 +246,7 @@ _KINDS: Mapping[type, str] = {
     Isolation: "isolation",
     Tension: "tension",
     Sites: "sites",
+    Features: "features",
     Note: "note",
     Image: "image",
 }
@@ -268,6 +321,19 @@ def _sites(data: Mapping[str, Any]) -> Sites:
     return Sites(rows=tuple(_build(SiteRow, row) for row in data["rows"]))
 
 
+def _feature_row(data: Mapping[str, Any]) -> FeatureRow:
+    tokens = data.get("tokens")
+    return _build(
+        FeatureRow, data, tokens=None if tokens is None else _build(Estimate, tokens),
+        answers={name: _build(Estimate, one) for name, one in data["answers"].items()},
+        top=tuple(_build(TopPatch, one) for one in data["top"]),
+    )  # fmt: skip
+
+
+def _features(data: Mapping[str, Any]) -> Features:
+    return _build(Features, data, rows=tuple(_feature_row(row) for row in data["rows"]))
+
+
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
     "gate": _gate,
     "claim": _claim,
@@ -276,6 +342,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
     "isolation": _isolation,
     "tension": _tension,
     "sites": _sites,
+    "features": _features,
     "note": lambda data: _build(Note, data),
     "image": lambda data: _build(Image, data),
 }

@@ -201,12 +201,24 @@ def _context(record: Record, shown: set[str]) -> dict[str, Any]:
         "effects": _latest(record, ev.Effects),
         "isolations": _latest(record, ev.Isolation),
         "tensions": [(t, *figure.tension_panels(t, 150.0)) for t in _latest(record, ev.Tension)],
+        "features": _features(record),
         "sites": [row for event in _latest(record, ev.Sites) for row in event.rows],
         "notes": record.of(ev.Note),
         "fault": glance.first_fault(verdicts),
         "controls": glance.controls(verdicts),
         "exit_words": EXIT_WORDS,
     }  # fmt: skip
+
+
+def _features(record: Record) -> list[tuple[ev.Features, dict[str, Markup]]]:
+    """Return the latents of each site, and their pictures by digest as data URIs."""
+    found = {event.site: event for event in record.of(ev.Features)}
+    pictures = {
+        top.image: colour.data_uri("image/webp", record.image(top.image))
+        for event in found.values() for row in event.rows for top in row.top
+        if record.has(top.image)
+    }  # fmt: skip
+    return [(event, pictures) for event in found.values()]
 
 
 def _latest(record: Record, kind: type[E]) -> list[E]:

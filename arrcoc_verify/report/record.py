@@ -260,14 +260,20 @@ def _references(events: Sequence[ev.Event]) -> Iterator[tuple[str, str]]:
     for event in events:
         if isinstance(event, ev.Image):
             yield "a picture", event.sha
-        if not isinstance(event, ev.Claim):
-            continue
-        if event.units:
-            yield event.verdict.id, event.units
-        for case in event.verdict.worst:
-            for sha in (case.image, *case.maps.values()):
-                if sha:
-                    yield f"case {case.id} of {event.verdict.id}", sha
+        elif isinstance(event, ev.Features):
+            tops = [top for row in event.rows for top in row.top if top.image]
+            yield from ((f"a patch of {event.site}", top.image) for top in tops)
+        elif isinstance(event, ev.Claim):
+            yield from _claim_references(event)
+
+
+def _claim_references(claim: ev.Claim) -> Iterator[tuple[str, str]]:
+    if claim.units:
+        yield claim.verdict.id, claim.units
+    for case in claim.verdict.worst:
+        for sha in (case.image, *case.maps.values()):
+            if sha:
+                yield f"case {case.id} of {claim.verdict.id}", sha
 
 
 def _count_problems(run: Mapping[str, Any], events: Sequence[ev.Event]) -> Iterator[str]:

@@ -3,16 +3,21 @@ import json
 import pytest
 import torch
 
+from arrcoc_verify import audit
 from arrcoc_verify.adapters import load
 from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.pages import Answer, feature_pages, way_of
-from arrcoc_verify.dictionary.storage import Kept, save_dictionary
+from arrcoc_verify.dictionary.storage import Kept, of_model, save_dictionary, weights_digest
+from arrcoc_verify.errors import UnknownName, UsageError
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.reference.analytic import PLANTED
+from arrcoc_verify.report import event
 from arrcoc_verify.report.latents import render
+from arrcoc_verify.report.record import Record
 from arrcoc_verify.scenes.compose import scenes
-from arrcoc_verify.suite.latents import choose, feature_claims
+from arrcoc_verify.suite.latents import choose, feature_claims, with_features
+from arrcoc_verify.trial import Settings
 
 SITES = {"information": "information_features", "salience": "salience_features",
          "query_relevance": "query_features"}  # fmt: skip
@@ -98,3 +103,90 @@ def test_the_command_judges_and_makes_a_page(tmp_path, capsys):
     assert (tmp_path / "features.html").read_text().count("data:image/webp") >= 2
     assert "tokens when ablated" in capsys.readouterr().out
     assert command(["features", str(tmp_path / "nothing")]) == 2
+
+
+QUERY_CLAIM = "knowing.query-latents-cause-tokens"
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory):
+    model = load("reference:analytic")
+    return audit.run_audit(
+        model, audit.scene_set(model, per_cluster=1), Settings(claims=("knowing.*-latents-*",)),
+        tmp_path_factory.mktemp("audit") / "run", controls=dict,
+        dictionaries=[true_dictionary("query_relevance")],
+    )  # fmt: skip
+
+
+def test_an_audit_with_dictionaries_judges_their_features(audited):
+    (verdict,) = audited.verdicts
+    assert verdict.id == QUERY_CLAIM
+    assert verdict.n == 22
+    assert verdict.effect.low > 0  # beyond the placebos, over 22 clusters
+
+
+def test_its_record_has_what_the_latents_are_and_its_page_shows_them(audited):
+    record = Record.load(audited.folder)  # strict: every picture that is named must be there
+    (features,) = record.of(event.Features)
+    assert features.site == "knowing.query_features"
+    assert "query" in {row.chosen for row in features.rows}
+    assert all(0 < row.density <= 1 and row.top for row in features.rows)
+    codes = [top.code for top in features.rows[0].top]
+    assert codes == sorted(codes, reverse=True)
+    page = audited.report.read_text()
+    assert 'id="features"' in page
+    assert page.count("with its neighbours") == sum(len(row.top) for row in features.rows)
+
+
+def test_a_lost_picture_of_a_patch_is_missed(audited, tmp_path):
+    record = Record.load(audited.folder)
+    sha = record.of(event.Features)[0].rows[0].top[0].image
+    held = audited.folder / "images" / f"{sha}.webp"
+    data = held.read_bytes()
+    held.unlink()
+    try:
+        problems = Record.load(audited.folder, strict=False).problems
+    finally:
+        held.write_bytes(data)
+    assert any("a patch of knowing.query_features refers to" in text for text in problems)
+
+
+def test_latents_are_chosen_on_the_selection_scenes_once_and_only_when_measured(lab, monkeypatch):
+    from arrcoc_verify.suite import latents
+
+    labs = []
+    plain = latents.choose
+    monkeypatch.setattr(latents, "choose", lambda *given: labs.append(given[0]) or plain(*given))
+    (claim,) = feature_claims(lab, [true_dictionary("query_relevance")])
+    assert labs == []
+    others = lab.subset(range(4))
+    claim.measure(others)
+    claim.measure(others)
+    assert labs == [lab]
+
+
+def test_patterns_choose_among_built_in_claims_and_features(lab):
+    features = feature_claims(lab, [true_dictionary("query_relevance")])
+    everything = with_features(["*"], features)
+    assert [one.id for one in everything][-1] == QUERY_CLAIM
+    assert [one.id for one in with_features([QUERY_CLAIM], features)] == [QUERY_CLAIM]
+    assert QUERY_CLAIM not in [one.id for one in with_features(["balancing.*"], features)]
+    with pytest.raises(UnknownName):
+        with_features([QUERY_CLAIM], [])
+
+
+def test_dictionaries_of_another_model_are_refused(tmp_path):
+    save_dictionary(tmp_path / "one", true_dictionary("salience"))
+    (found,) = of_model(tmp_path, ["knowing.salience_features"], "mine")
+    assert found.site == "knowing.salience_features"
+    with pytest.raises(UsageError, match=r"of a site of mine; .* knowing.salience_features"):
+        of_model(tmp_path, ["elsewhere"], "mine")
+
+
+def test_the_digest_of_weights_changes_with_any_of_them():
+    one, other = true_dictionary("salience"), true_dictionary("salience")
+    assert weights_digest([one]) == weights_digest([other])
+    with torch.no_grad():
+        other.dictionary.b_enc[0] += 1e-6
+    assert weights_digest([one]) != weights_digest([other])
+    assert weights_digest([one, one]) != weights_digest([one])

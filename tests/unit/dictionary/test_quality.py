@@ -86,3 +86,13 @@ def test_the_command_measures_every_dictionary(tmp_path):
     assert json.loads(told.read_text())["dictionaries"]["a"]["fve"] == pytest.approx(1.0)
     save_dictionary(tmp_path / "b" / "c", replace(kept(), about={"site": "no.such"}))
     assert command(["quality", str(tmp_path / "b")]) == 4
+
+
+def test_figures_at_one_l0_are_said_to_be_so(capsys):
+    from arrcoc_verify.cli.dictionaries import _warn_of_one_l0
+
+    one = {"site": "a", "config": {"k": 8.0}}
+    _warn_of_one_l0({"x": one, "y": {"site": "b", "config": {"k": 8.0}},
+                     "z": {"site": "b", "config": {"k": 16.0}}})  # fmt: skip
+    said = capsys.readouterr().err
+    assert "one k only of a;" in said

@@ -57,6 +57,7 @@ def test_a_run_in_short_follows_its_schema(record: Record) -> None:
         (GateResult, "gate_result"),
         (ev.Decomposition, "decomposition"),
         (ev.Effects, "effects"),
+        (ev.Features, "features"),
         (ev.Isolation, "isolation"),
         (ev.Tension, "tension"),
         (ev.Sites, "sites"),
