@@ -37,9 +37,9 @@ BESIDES = (
     "__init__.py", "__main__.py", "_fixtures", "_torchvision.py", "activations", "adapters",
     "audit.py", "capture.py", "cli", "config.py", "debug", "dictionary", "errors.py",
     "evidence.py", "experiment.py", "feature.py", "locating", "prepare.py", "provenance.py",
-    "pytest_plugin", "reference/trained", "report", "saying.py", "suite/latents.py", "verdict.py",
-    "faults/controls.py", "faults/oracle.py", "faults/selftest", "faults/split.py",
-    "faults/twin.py", "stats/calibration.py",
+    "pytest_plugin", "reference/backbones", "reference/trained", "report", "saying.py",
+    "suite/latents.py", "verdict.py", "faults/controls.py", "faults/oracle.py", "faults/selftest",
+    "faults/split.py", "faults/twin.py", "stats/calibration.py",
 )  # fmt: skip
 """Files and folders of the package on which no outcome depends; all others count."""
 DATA = ("manifest.json", "analytic/lexicon.json")
