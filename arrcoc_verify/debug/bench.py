@@ -250,5 +250,7 @@ class Bench:
         return resume(base or self.many, edits=edits, read=self.inner)
 
     def right(self, goal: Goal) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which donors got what the goal asks, `[scene]`."""
+        """Return which donors got what the goal asks, `[scene]`; empty where there are none."""
+        if not self.donors.scenes:
+            return np.zeros(0, dtype=bool)
         return np.asarray(goal.met(self.donors.tokens))

@@ -242,7 +242,10 @@ def _without_parts(
     if rest and all(one.restores == "yes" for one in rest):
         return (Cause(code="budget_competition", detail=rest[0].experiment),)
     if asked.code:
-        return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),)
+        notes.undecided.append(
+            f"{asked.detail}, but no other query or embedding that was tried brings the tokens "
+            "back: --against with a query that the model is known to understand would show it"
+        )
     notes.undecided.append(
         "no part alone and no two together bring the tokens back: a sound copy of the model, "
         "or donors that got what they should, would show which stage departs"

@@ -130,7 +130,7 @@ def test_each_form_of_naming_a_model_loads_it(folder, spec, name):
         ("", "wanted reference:analytic"),
         ("model", "names no model; wanted"),
         ("reference:analytik", "mean 'analytic'"),
-        ("reference:trained", "not shipped yet"),
+        ("reference:trained@missing.safetensors", "missing.safetensors"),
         ("missing.toml", "there is no file missing.toml; looked in"),
         ("missing:model", "there is no module 'missing'; looked in"),
         ("missing.py:model", "there is no file missing.py"),
