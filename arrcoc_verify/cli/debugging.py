@@ -139,7 +139,7 @@ def show(found: Any) -> None:
          number(one.donors))
         for one in found.stations
     ]  # fmt: skip
-    columns = ("map", "stage", "#region", "#elsewhere", "#rank in picture", "#rank of donors")
+    columns = ("map", "stage", "#region", "#rest of picture", "#rank in picture", "#rank of donors")
     out.print(table("Along the way", columns, rows))
     tried = sorted(found.evidence, key=lambda one: (one.restores != "yes", -abs(one.effect)))
     rows = [
