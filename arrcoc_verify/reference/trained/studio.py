@@ -313,7 +313,7 @@ class Studio:
             content.append(self.where.get(said, self.where[words.NOTHING]))
             kind.append(which)
             digit.append(int(digits[row, 0]) if draw < present else -1)
-            says.append(self._said(said, row, cast, rng))
+            says.append(self._said(said, texts[-1], cast, row, rng))
         to = self.device
         return Batch(
             pixels=pixels, asked=asked.to(to), box=box.flatten(1).to(to),
@@ -321,19 +321,19 @@ class Studio:
             digit=torch.tensor(digit, device=to), queries=texts, said=says,
         )  # fmt: skip
 
-    def _said(self, said: str, row: int, cast: Cast, rng: np.random.Generator) -> Said:
+    def _said(self, said: str, query: str, cast: Cast, row: int, rng: np.random.Generator) -> Said:
         chosen, _, _, hues, tinted, count, stages = cast
         colours = tuple(TINTS)
         second = self.things[chosen[row, 1]].label
         hue = f"{colours[hues[row, 1]]} " if tinted[row] else ""
-        frames = rng.permutation(len(queries.TEMPLATES))
+        frames = [queries.TEMPLATES[i] for i in rng.permutation(len(queries.TEMPLATES))]
         there = {self.things[i].label for i in chosen[row]}
         absent = next(x for x in rng.permutation(self.labels) if x not in there)
         return Said(
             label=self.things[chosen[row, 0]].label, stage=int(stages[row]),
-            paraphrase=queries.TEMPLATES[frames[0]].format(said),
-            other=queries.TEMPLATES[frames[1]].format(hue + second if count[row] > 1 else said),
-            absent=queries.TEMPLATES[frames[2]].format(absent),
+            paraphrase=next(text for f in frames if (text := f.format(said)) != query),
+            other=frames[1].format(hue + second if count[row] > 1 else said),
+            absent=frames[2].format(absent),
         )  # fmt: skip
 
 
