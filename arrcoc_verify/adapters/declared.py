@@ -22,9 +22,13 @@
     module = "net.blocks.3"
 
 Files are named relative to the TOML file and may not lie outside its folder.
+
+With a `[backbone]` table in place of steps, the file names encoders for the reference model's own
+scorers and allocator (docs/backbones.md).
 """
 
 import dataclasses
+import importlib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,14 +36,14 @@ from typing import Any
 
 from torch import nn
 
-from arrcoc_verify.adapters.callables import describe
+from arrcoc_verify.adapters.callables import describe, profiled
 from arrcoc_verify.adapters.locate import attribute, inside, locate, told
 from arrcoc_verify.adapters.part import Part, Place
 from arrcoc_verify.adapters.weights import fill
 from arrcoc_verify.errors import ArrcocError, BadModel, UnknownName
 from arrcoc_verify.model import Declaration, Model
 
-TABLES = ("model", "declaration", "module", "step", "site", "profile")
+TABLES = ("model", "declaration", "module", "step", "site", "profile", "backbone")
 MODEL = ("name", "grid", "image_size")
 MODULE = ("name", "make", "arguments", "weights")
 STEP = ("name", *(field.name for field in dataclasses.fields(Part)))
@@ -64,6 +68,8 @@ def read_toml(path: Path) -> Model:
     head = _table(data, "model")
     _model_keys(head)
     name = head.get("name", path.stem)
+    if "backbone" in data:
+        return _on_backbone(data, folder, name)
     made = {entry["name"]: _module(entry, folder) for entry in _list(data, "module", MODULE)}
     steps = {entry["name"]: _step(entry, made, folder) for entry in _list(data, "step", STEP)}
     sites = {entry["name"]: _site(entry, made, folder) for entry in _list(data, "site", SITE)}
@@ -77,6 +83,17 @@ def read_toml(path: Path) -> Model:
         **size,
         **_table(data, "declaration"),
     )
+
+
+def _on_backbone(data: Mapping[str, Any], folder: Path, name: str) -> Model:
+    """Return the reference model's allocator on the encoders that `[backbone]` names."""
+    _only(data, ("model", "backbone", "profile"), "table beside [backbone]")
+    _only(_table(data, "model"), ("name",), "key of [model] beside [backbone]")
+    # Loading timm, open_clip and transformers takes seconds; most models need none of them.
+    backbones = importlib.import_module("arrcoc_verify.reference.backbones")
+    model: Model = backbones.read(_table(data, "backbone"), folder, name)
+    given = _table(data, "profile")
+    return dataclasses.replace(model, profile=profiled(given, name)) if given else model
 
 
 def _model_keys(head: Mapping[str, Any]) -> None:

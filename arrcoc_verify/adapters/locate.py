@@ -53,16 +53,17 @@ def locate(reference: str, folder: Path | None = None) -> Any:
     return value
 
 
-def inside(name: str, folder: Path | None) -> Path:
-    """Return the path of an existing file, refusing one that leaves `folder`."""
+def inside(name: str, folder: Path | None, *, is_folder: bool = False) -> Path:
+    """Return the path of an existing file or folder, refusing one that leaves `folder`."""
     path = Path(name) if folder is None else folder / name
     if folder is not None and not path.resolve().is_relative_to(folder.resolve()):
         raise BadModel(
             f"{name!r} leaves the folder {folder}: a declaration names files beside it only; "
             "move the file there"
         )
-    if not path.is_file():
-        raise BadModel(f"there is no file {path}; looked in {path.resolve().parent}")
+    if not (path.is_dir() if is_folder else path.is_file()):
+        what = "folder" if is_folder else "file"
+        raise BadModel(f"there is no {what} {path}; looked in {path.resolve().parent}")
     return path
 
 

@@ -23,7 +23,7 @@ from arrcoc_verify.model import (
 )
 from arrcoc_verify.reference import allocator
 from arrcoc_verify.reference.trained import assembly, realising, tower
-from arrcoc_verify.reference.trained.assembly import HIGH, LOW, TOTAL, Reference
+from arrcoc_verify.reference.trained.assembly import HIGH, LOW, TOTAL, Allocator, Reference
 
 _PATCH, _VECTOR, _THREE = ("image", "patch"), ("image", "patch", "channel"), ("image", "channel")
 _PLANE = ("image", "channel", "height", "width")
@@ -63,11 +63,32 @@ def report(tension: Tensor, weight: Tensor) -> Mapping[str, Tensor]:
     return {"tensions": tension.clone(), "weights": weight.clone()}
 
 
-def steps(net: Reference, tokenizer: Any) -> tuple[Step, ...]:
-    """Return the steps of a network; those after the tokens run only when they are asked for."""
+_Made = tuple[str, Any, tuple[str, ...], dict[str, bool]]
+"""A step: its name, what it runs, its inputs and fields of `Step`."""
+
+
+def encoders(net: Reference, tokenizer: Any) -> tuple[_Made, ...]:
+    """Return the steps in which patches and queries are made to meet."""
 
     def embed(queries: list[str]) -> Tensor:
         return net.query(tower.pieces(tokenizer, queries).to(net.classes.device))
+
+    return (
+        ("met", net.met, ("patches",), {}),
+        ("logits", net.classifier, ("patches",), {}),
+        ("query", embed, ("queries",), {}),
+        ("evidence", net.evidence, ("logits", "query"), {}),
+    )
+
+
+def steps(net: Allocator, patches: Any, meeting: tuple[_Made, ...]) -> tuple[Step, ...]:
+    """Return the steps of a network; those after the tokens run only when they are asked for.
+
+    Args:
+        net: scorers, balancer, curve and task head.
+        patches: glance -> `[image, patch, channel]`.
+        meeting: steps that give `met`, `query` and `evidence`.
+    """
 
     def coupled(context: Tensor, glance: Tensor, met: Tensor, evidence: Tensor, query: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return net.query_relevance.features(net.seen(context, glance), met, evidence, query)
@@ -82,15 +103,12 @@ def steps(net: Reference, tokenizer: Any) -> tuple[Step, ...]:
 
     scores = ("information", "salience", "query_relevance")
     vectors = ("information_features", "salience_features", "query_features")
-    made: tuple[tuple[str, Any, tuple[str, ...], dict[str, bool]], ...] = (
+    made: tuple[_Made, ...] = (
         ("pixels", pixels, ("images",), {"transient": True}),
         ("glance", realising.glance, ("pixels",), {}),
-        ("patches", net.patches, ("glance",), {}),
+        ("patches", patches, ("glance",), {}),
         ("context_blocks", net.context, ("patches",), {}),
-        ("met", net.met, ("patches",), {}),
-        ("logits", net.classifier, ("patches",), {}),
-        ("query", embed, ("queries",), {}),
-        ("evidence", net.evidence, ("logits", "query"), {}),
+        *meeting,
         ("information_features", net.information.features, ("glance",), {}),
         ("information", net.information.read, ("information_features",), {}),
         ("salience_features", net.salience.features, ("glance",), {}),
@@ -158,20 +176,52 @@ _CHANNELS = {
 }
 
 
-def _inner(net: Reference) -> dict[str, tuple[tuple[str, ...], Location]]:
-    """Return the sites inside steps: convolution stages, heads and MLPs of blocks, text layers."""
-    found: dict[str, tuple[tuple[str, ...], Location]] = {}
-    for number, stage in enumerate(net.trunk.blocks):
-        at = ModuleOutput(step="patches", module=stage)
-        found[f"encoder.tower.{number}"] = (_PLANE, at)
+_Inner = dict[str, tuple[tuple[str, ...], Location]]
+
+
+def inner(net: Allocator) -> _Inner:
+    """Return the sites at heads and MLPs of the blocks over patches."""
+    found: _Inner = {}
     blocks: Any = net.context.blocks
     for number, block in enumerate(blocks):
         for name, module in (("", block), (".heads", block.heads), (".mlp", block.mlp)):
             at = ModuleOutput(step="context_blocks", module=module)
             found[f"encoder.blocks.{number}{name}"] = (_VECTOR, at)
+    return found
+
+
+def _towers(net: Reference) -> _Inner:
+    """Return the sites inside the two towers: convolution stages and text layers."""
+    found: _Inner = {}
+    for number, stage in enumerate(net.trunk.blocks):
+        at = ModuleOutput(step="patches", module=stage)
+        found[f"encoder.tower.{number}"] = (_PLANE, at)
     for number, layer in enumerate(net.towers.text.transformer.encoder.layer):
         at = ModuleOutput(step="query", module=layer.output)
         found[f"query.layers.{number}"] = (("image", "token", "channel"), at)
+    return found
+
+
+def declaration() -> Declaration:
+    """Return what every model with this allocator declares."""
+    side = realising.SIZE
+    return Declaration(
+        grid=(realising.GRID, realising.GRID), image_size=(side, side), lod=(LOW, HIGH),
+        conserved_total=True, total=TOTAL, batch_size=8,
+    )  # fmt: skip
+
+
+def sites(inside: _Inner) -> dict[str, Site]:
+    """Return the sites at the steps' results, and those given."""
+    found = {
+        name: Site(
+            name=name, stage=name.split(".")[0], axes=axes, role=role,
+            at=Output(step=step, key=key), channels=_CHANNELS.get(name, ()), writable=key is None,
+        )
+        for name, axes, step, key, role in _SITES
+    }  # fmt: skip
+    for name, (axes, at) in inside.items():
+        found[name] = Site(name=name, stage=name.split(".")[0], axes=axes, at=at)
     return found
 
 
@@ -192,31 +242,15 @@ def model(weights: Path | None = None) -> Model:
         BadModel: there are no such weights, or they are of another model.
     """
     net = assembly.load(weights)
-    sites = {
-        name: Site(
-            name=name, stage=name.split(".")[0], axes=axes, role=role,
-            at=Output(step=step, key=key), channels=_CHANNELS.get(name, ()), writable=key is None,
-        )
-        for name, axes, step, key, role in _SITES
-    }  # fmt: skip
-    for name, (axes, at) in _inner(net).items():
-        sites[name] = Site(name=name, stage=name.split(".")[0], axes=axes, at=at)
-    side = realising.SIZE
+    tokenizer = tower.tokenizer(assembly.text_folder())
     return Model(
         name="reference:trained",
-        steps=steps(net, tower.tokenizer(assembly.text_folder())),
-        sites=sites,
-        declaration=Declaration(
-            grid=(realising.GRID, realising.GRID),
-            image_size=(side, side),
-            lod=(LOW, HIGH),
-            conserved_total=True,
-            total=TOTAL,
-            batch_size=8,
-        ),
+        steps=steps(net, net.patches, encoders(net, tokenizer)),
+        sites=sites(_towers(net) | inner(net)),
+        declaration=declaration(),
         profile=ClaimProfile(name="trained reference"),
         modules=(net,),
         adapter="reference",
         digest=_digest(weights or assembly.shipped()),
-        spec="reference:trained",
+        spec="reference:trained" if weights is None else f"reference:trained@{weights}",
     )

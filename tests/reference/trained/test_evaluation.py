@@ -23,7 +23,8 @@ def test_every_figure_has_value_interval_and_n(few):
         one = few[name]
         low, high = one["interval"]
         assert {"value", "interval", "n"} <= set(one)
-        assert low <= one["value"] <= high and 0 < one["n"], name
+        assert low <= one["value"] <= high, name
+        assert 0 < one["n"], name
 
 
 def test_the_shipped_weights_do_what_the_card_says(few):
