@@ -6,6 +6,7 @@ VENV ?= .venv
 PEERS ?= .venv-peers
 SAE_PEERS ?= .venv-peers-sae
 THREADS ?= 1
+MODEL ?= reference:analytic
 BIN := $(VENV)/bin
 SITE := 'import sysconfig; print(sysconfig.get_path("purelib"))'
 
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup audit test slow cov lint fmt bench bench-sae example controls selftest selftest-trained calibration mutants fixtures wheel ci clean
+.PHONY: help setup audit evaluate test slow cov lint fmt bench bench-sae example controls selftest selftest-trained calibration mutants fixtures wheel ci clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,8 +28,11 @@ $(VENV)/.installed: pyproject.toml hatch_build.py
 	@$(BIN)/python -m pip install -qq --editable '.[dev]'
 	@touch $@
 
-audit: setup ## audit the embedded reference model and print where the page is
-	$(BIN)/arrcoc-verify audit
+audit: setup ## audit MODEL, the embedded reference model, and print where the page is
+	$(BIN)/arrcoc-verify audit --model $(MODEL)
+
+evaluate: setup ## measure the trained reference model on held-out scenes: the card's figures
+	$(BIN)/arrcoc-verify evaluate reference:trained
 
 test: setup ## run the tests, without the slow ones
 	$(BIN)/python -m pytest

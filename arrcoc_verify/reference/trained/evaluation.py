@@ -112,7 +112,8 @@ class Held:
 
     def __init__(self, things: Sequence[Thing], seed: int) -> None:
         """Take the things; two labels are needed for two things in a scene."""
-        if len({t.label for t in things}) < 2:
+        first = things[0].label if things else ""
+        if all(words.alike(first, t.label) for t in things):
             raise UsageError("wanted things of two labels or more to make scenes of")
         photographs: dict[str, list[Image.Image]] = {}
         self.units: list[str] = []

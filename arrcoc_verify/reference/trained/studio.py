@@ -5,7 +5,7 @@ vanishes where it is not seen in detail. A query asks for one of them, or for so
 there. Truth comes free: the boxes of what is asked for.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
+from arrcoc_verify.errors import UsageError
 from arrcoc_verify.reference.trained import words
 from arrcoc_verify.reference.trained.objects import Thing
 from arrcoc_verify.reference.trained.realising import CELL, GRID, SIZE
@@ -204,12 +205,19 @@ class Studio:
             for slot in range(count[row]):
                 known = {self.things[chosen[row, s]].label for s in range(slot)}
                 known.add(self.staged[stages[row]])
-                while self.things[chosen[row, slot]].label in known:
-                    chosen[row, slot] = rng.choice(len(self.things), p=self.share)
+                if _told_by(self.things[chosen[row, slot]].label, known):
+                    chosen[row, slot] = self._another(known, rng)
                 place = _free_place(taken, room, rng)
                 taken.append(place)
                 places[row, slot] = place
         return chosen, places, rng.integers(0, len(GLYPHS), (b, 4))
+
+    def _another(self, known: set[str], rng: np.random.Generator) -> int:
+        """Return a thing that no name of those known may mean."""
+        share = self.share * [not _told_by(thing.label, known) for thing in self.things]
+        if not share.any():
+            raise UsageError(f"too few labels: nothing to put beside {', '.join(sorted(known))}")
+        return int(rng.choice(len(self.things), p=share / share.sum()))
 
     def _layer(
         self, which: NDArray[Any], hue: NDArray[Any], tinted: NDArray[Any],
@@ -303,7 +311,7 @@ class Studio:
                 said, which = (f"{hue}thing" if plainly else hue + name), 0
             elif draw < present + (1 - present) * 0.4:
                 there = {self.things[i].label for i in chosen[row]}
-                name = next(x for x in rng.permutation(self.labels) if x not in there)
+                name = next(x for x in rng.permutation(self.labels) if not _told_by(x, there))
                 said, which = (f"{colours[hues[row, 3]]} {name}" if tinted[row] else str(name)), 0
             else:
                 which = int(rng.integers(1, 4))
@@ -328,13 +336,17 @@ class Studio:
         hue = f"{colours[hues[row, 1]]} " if tinted[row] else ""
         frames = [queries.TEMPLATES[i] for i in rng.permutation(len(queries.TEMPLATES))]
         there = {self.things[i].label for i in chosen[row]}
-        absent = next(x for x in rng.permutation(self.labels) if x not in there)
+        absent = next(x for x in rng.permutation(self.labels) if not _told_by(x, there))
         return Said(
             label=self.things[chosen[row, 0]].label, stage=int(stages[row]),
             paraphrase=next(text for f in frames if (text := f.format(said)) != query),
             other=frames[1].format(hue + second if count[row] > 1 else said),
             absent=frames[2].format(absent),
         )  # fmt: skip
+
+
+def _told_by(label: str, others: Iterable[str]) -> bool:
+    return any(words.alike(str(label), other) for other in others)
 
 
 def _free_place(taken: list[Whole], room: int, rng: np.random.Generator) -> Whole:

@@ -46,6 +46,15 @@ KINDS = ("named", "broad", "odd", "nothing")
 """What a query asks for: a thing, everything, an anomaly, or nothing that has a meaning."""
 
 
+def alike(one: str, other: str) -> bool:
+    """Return whether one label may stand for the other, as "fish" for "goldfish".
+
+    A query for either has no single answer where both are shown.
+    """
+    a, b = one.rstrip("s"), other.rstrip("s")
+    return a.endswith(b) or b.endswith(a)
+
+
 def nouns() -> list[tuple[str, tuple[str, ...], str]]:
     """Return (first lemma, other lemmas, definition) of every synset that timm carries."""
     info = importlib.resources.files("timm.data") / "_info"

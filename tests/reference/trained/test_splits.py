@@ -1,6 +1,10 @@
 """What is held out is never trained on: photographs, cut-outs, labels."""
 
-from arrcoc_verify.reference.trained import evaluation, objects
+import numpy as np
+import pytest
+
+from arrcoc_verify.errors import UsageError
+from arrcoc_verify.reference.trained import evaluation, objects, words
 from arrcoc_verify.scenes import fixtures
 
 
@@ -56,3 +60,35 @@ def test_names_of_emoji_are_things_only():
     assert objects.thing_name("1f600") is None  # grinning face
     assert objects.thing_name("1f1e6-1f1e7") is None  # a flag
     assert objects.thing_name("no-code") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("spoon", "spoons", True), ("fish", "goldfish", True), ("teacup", "cup", True),
+        ("cutting pliers", "pliers", True), ("red panda", "panda", True),
+        ("pan", "panda", False), ("cat", "catfish", False), ("screwdriver", "hammer", False),
+    ],
+)  # fmt: skip
+def test_labels_that_may_stand_for_each_other(one, other, same):
+    assert words.alike(one, other) is words.alike(other, one) is same
+
+
+def test_no_scene_shows_two_things_that_one_name_means():
+    labels = ("spoon", "spoons", "hammer", "koala", "wrench")
+    few = [t for t in objects.photographed("train") if t.label in labels]
+    drawn = evaluation.Held(few, seed=5).draw(24)
+    asked = [s for s in drawn.said if s.label.startswith("spoon")]
+
+    assert {"spoon", "spoons"} == {s.label for s in asked}
+    assert not [s for s in asked if "spoon" in s.other]
+
+
+def test_nothing_to_put_beside_is_said_and_does_not_hang():
+    few = [t for t in objects.photographed("train") if t.label in ("spoon", "spoons")]
+    with pytest.raises(UsageError, match="two labels"):
+        evaluation.Held(few, seed=5)
+
+    studio = evaluation.Held(objects.photographed("train"), seed=5).studio
+    with pytest.raises(UsageError, match="too few labels"):
+        studio._another({t.label for t in studio.things}, np.random.default_rng(0))
