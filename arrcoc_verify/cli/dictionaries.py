@@ -92,6 +92,11 @@ def train(
         ) from None
     columns = ("dictionary", "architecture", "#latents", "#k", "#FVE", "#L0", "#dead")
     console().print(table(f"{model.name}: on held-out photographs", columns, rows))
+    for name, said in kept.items():
+        if (test := said.get("rotation")) is not None:
+            line(f"{name}: directions {'turn' if test['turns'] else 'are not shown to turn'} with "
+                 f"the query, {test['ratio']:.2g} times refits that do not (p = "
+                 f"{test['p_value']:.2g})")  # fmt: skip
     seconds = time.perf_counter() - started
     write_json(json, {"model": model.name, "folder": str(out), "dictionaries": kept,
                       "seconds": seconds, "peak_mib": provenance.peak_mib()})  # fmt: skip

@@ -68,7 +68,13 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
         bool, typer.Option("--conditional", help="The query is an offset of the thresholds.")
     ] = False,
     turns: Annotated[
-        int, _option("--turns", "R", "Rank of the query-dependent part of directions.")
+        int,
+        _option(
+            "--turns",
+            "R",
+            "Rank of the query-dependent part of directions, used only where a test on held-out "
+            "photographs says that they turn.",
+        ),
     ] = 0,
     skip: Annotated[bool, typer.Option("--skip", help="A transcoder with a linear path.")] = False,
     steps: Annotated[int, _option("--steps", "N", "Batches.")] = 2000,

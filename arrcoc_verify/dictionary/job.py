@@ -1,7 +1,8 @@
 """From a model to dictionaries on disk: what to look at, capture, train, judge, keep."""
 
+import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from arrcoc_verify.dictionary.activations import Places, StoreSource, split
 from arrcoc_verify.dictionary.architecture import Architecture, Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.checkpoint import NAME
 from arrcoc_verify.dictionary.losses import Samples
+from arrcoc_verify.dictionary.rotation import rotation_test
 from arrcoc_verify.dictionary.storage import CONFIG, Kept, load_dictionary, save_dictionary
 from arrcoc_verify.dictionary.training import Figures, Recipe, Trainer
 from arrcoc_verify.errors import UsageError
 from arrcoc_verify.model import Model
+from arrcoc_verify.report.atomic import write_text
 from arrcoc_verify.scenes import fixtures, queries
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.scenes.scene import Scene
@@ -27,6 +30,8 @@ ROLES = (
     "balancing_features", "attending_features",
 )  # fmt: skip
 """Sites that get a dictionary when none is named: the vectors that stages hand on."""
+CHECKPOINT, STILL, ROTATION = "checkpoint", "still", "rotation.json"
+"""In a dictionary's folder while it is trained."""
 ARRANGEMENTS = 6
 """Times that the training scenes are composed, objects elsewhere each time."""
 
@@ -44,7 +49,7 @@ class Plan:
         expansion: see there.
         k: active latents of a sample.
         conditional: the query is an offset of the thresholds.
-        turns: rank of the query-dependent part of the directions.
+        turns: rank of the query-dependent part of the directions, where a test says that they turn.
         skip: a transcoder with a linear path.
     """
 
@@ -199,11 +204,13 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
         return load_dictionary(folder)
     source = source_of(store, plan, size=size, seed=recipe.seed)
     channels = [_channels(store, name) for name in plan.inputs]
-    trainer = Trainer(plan.config(source.batch(0), channels), recipe, source, device=device)
-    checkpoint = folder / "checkpoint"
-    if resume and (checkpoint / NAME).is_file():
-        trainer.load(checkpoint)
-    dictionary = trainer.train(tell, keep=checkpoint, every=max(100, recipe.steps // 10)).cpu()
+    config = plan.config(source.batch(0), channels)
+    fit = Fit(recipe=recipe, source=source, device=device, resume=resume, tell=tell)
+    rotation: Mapping[str, Any] | None = None
+    if config.turns:
+        dictionary, rotation = turned(config, fit, folder)
+    else:
+        dictionary = fit.made(config, folder / CHECKPOINT)
     measured = held_figures(dictionary, source.held_out())
     dictionary.rescale_(source.scale, None if plan.target is None else source.target_scale)
     model = dict(store.header.model)
@@ -211,11 +218,51 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
         "site": plan.inputs[0], "sites": list(plan.inputs), "target": plan.target,
         "query_site": source.places.query, "model": model, "recipe": asdict(recipe),
         "samples": recipe.steps * size, "examples": len(source.rows),
-        "held_out": measured,
+        "held_out": measured, **({"rotation": rotation} if rotation else {}),
     })  # fmt: skip
     save_dictionary(folder, kept)
-    shutil.rmtree(checkpoint, ignore_errors=True)
+    for name in (CHECKPOINT, STILL):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / ROTATION).unlink(missing_ok=True)
     return kept
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """What all fits of one plan share: see `train_plan`."""
+
+    recipe: Recipe
+    source: StoreSource
+    device: str
+    resume: bool
+    tell: Callable[[Figures], None]
+
+    def made(self, config: DictionaryConfig, checkpoint: Path) -> Dictionary:
+        """Return a trained dictionary; its state is kept on the way."""
+        trainer = Trainer(config, self.recipe, self.source, device=self.device)
+        if self.resume and (checkpoint / NAME).is_file():
+            trainer.load(checkpoint)
+        every = max(100, self.recipe.steps // 10)
+        return trainer.train(self.tell, keep=checkpoint, every=every).cpu()
+
+
+def turned(
+    config: DictionaryConfig, fit: Fit, folder: Path
+) -> tuple[Dictionary, Mapping[str, Any]]:
+    """Return a dictionary whose directions turn if a test says that they do, and what it found.
+
+    The test looks at held-out photographs. Where it does not reject, the dictionary is the
+    conditional one that the test looked at, without turns.
+    """
+    still = fit.made(replace(config, turns=0), folder / STILL)
+    kept = folder / ROTATION
+    if fit.resume and kept.is_file():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        judged = fit.source.held_out()
+        found = asdict(rotation_test(still, fit.source, judged, fit.recipe, tell=fit.tell))
+        write_text(kept, json.dumps(found))
+    return (fit.made(config, folder / CHECKPOINT) if found["turns"] else still), found
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ same query. What a refit scores there is what the method scores where nothing tu
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from arrcoc_verify.dictionary.architecture import Dictionary
 from arrcoc_verify.dictionary.losses import Samples
-from arrcoc_verify.dictionary.training import Recipe, Source, Trainer
+from arrcoc_verify.dictionary.training import Figures, Recipe, Source, Trainer
 from arrcoc_verify.errors import UsageError
 
 COORDINATES = 11
@@ -31,6 +31,7 @@ LEAST_FIRINGS = 20
 GROUPS = 64
 """Different queries up to which residuals are drawn within a query."""
 _POOL = 2**41
+Tell = Callable[[Figures], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ def score(dictionary: Dictionary, samples: Samples) -> float:
     return float(explained / left.square().sum())
 
 
-def rotation_test(
+def rotation_test(  # noqa: PLR0913 - each is named at the call
     dictionary: Dictionary,
     source: Source,
     judged: Samples,
@@ -78,6 +79,7 @@ def rotation_test(
     *,
     refits: int = 5,
     alpha: float = 0.01,
+    tell: Tell = lambda _: None,
 ) -> RotationTest:
     """Test whether the directions of what a conditional dictionary encodes turn with the query.
 
@@ -88,6 +90,7 @@ def rotation_test(
         recipe: of the refits; their seeds follow on its own.
         refits: at least 3.
         alpha: level.
+        tell: called after each step of a refit.
 
     Raises:
         UsageError: too few refits, or nothing that depends on a query.
@@ -104,7 +107,7 @@ def rotation_test(
     for at in range(refits):
         own = replace(recipe, seed=recipe.seed + 101 + at)
         world = replace(still, seed=own.seed)
-        again = Trainer(dictionary.config, own, world).train()
+        again = Trainer(dictionary.config, own, world).train(tell)
         with torch.no_grad():
             null.append(score(again, world.drawn(judged, -1)))
     return _decided(found, null, alpha)

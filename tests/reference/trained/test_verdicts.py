@@ -50,9 +50,7 @@ def test_the_suite_says_what_is_expected(tmp_path):
     code = run(["audit", "--model", "reference:trained", "--out", str(tmp_path / "run")])
     assert code == 1  # some are refuted, and expected to be
 
-    assert [] == list(
-        verdicts.departures(verdicts.given(tmp_path / "run"), verdicts.expected())
-    )
+    assert [] == list(verdicts.departures(verdicts.given(tmp_path / "run"), verdicts.expected()))
 
 
 def test_the_model_card_has_each_of_them():

@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +12,7 @@ from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary import job
 from arrcoc_verify.dictionary.activations import Places, StoreSource, split
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
+from arrcoc_verify.dictionary.rotation import RotationTest
 from arrcoc_verify.dictionary.storage import (
     CONFIG,
     WEIGHTS,
@@ -192,3 +195,49 @@ def test_the_command_trains_keeps_and_says(tmp_path, capsys):
     assert command(["train-dictionary", "--resume", str(tmp_path / "none")]) == 4
     assert command(["conditioning", "--steps", "0"]) == 4
     assert command(["conditioning", "--seeds", "1", "--steps", "1"]) == 4
+
+
+TURNING = job.Plan(name="one", inputs=(SITE,), latents=96, k=4, conditional=True, turns=2)
+
+
+def test_directions_do_not_turn_where_the_test_does_not_say_so(store, tmp_path):
+    """In the analytic model a query feature is one direction, whatever is asked."""
+    kept = job.train_plan(store, TURNING, Recipe(steps=30), tmp_path / "one", size=256)
+    plain = dataclasses.replace(TURNING, turns=0)
+    same = job.train_plan(store, plain, Recipe(steps=30), tmp_path / "two", size=256)
+
+    assert 0 == kept.dictionary.config.turns
+    assert not kept.about["rotation"]["turns"]
+    assert 5 == len(kept.about["rotation"]["refits"])
+    assert kept.dictionary.W_dec.equal(same.dictionary.W_dec)
+    assert {CONFIG, WEIGHTS} == {path.name for path in (tmp_path / "one").iterdir()}
+
+
+def test_directions_turn_where_the_test_says_so_and_a_resumed_run_asks_once(
+    store, tmp_path, monkeypatch
+):
+    asked = []
+
+    def says_so(*_, **__):
+        asked.append(1)
+        return RotationTest(score=0.2, refits=(0.1,) * 3, ratio=2.0, p_value=0.001, turns=True)
+
+    monkeypatch.setattr(job, "rotation_test", says_so)
+    recipe, folder = Recipe(steps=6), tmp_path / "one"
+    kept = job.train_plan(store, TURNING, recipe, folder, size=128)
+    assert 2 == kept.dictionary.config.turns
+    assert kept.about["rotation"]["turns"]
+
+    again, last = tmp_path / "again", 6
+    for turn in range(2):
+
+        def stop(figures, turn=turn):
+            if turn == 0 and asked == [1, 1] and figures.step == last:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            resumed = job.train_plan(
+                store, TURNING, recipe, again, size=128, resume=True, tell=stop
+            )
+    assert [1, 1] == asked
+    assert resumed.dictionary.dec_turn.equal(kept.dictionary.dec_turn)
