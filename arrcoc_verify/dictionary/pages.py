@@ -10,13 +10,15 @@ import base64
 import io
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from arrcoc_verify.dictionary import naming
+from arrcoc_verify.dictionary.naming import Name
 from arrcoc_verify.dictionary.splice import Splice
 from arrcoc_verify.dictionary.storage import Kept
 from arrcoc_verify.graph import Run
@@ -28,6 +30,8 @@ WAYS = {"information": "propositional", "salience": "perspectival", "query": "pa
 LEVEL = 0.99
 LEAST = 8
 """Independent photographs that an interval takes."""
+NAMED = 8
+"""Pictures whose strongest patch a latent is named by."""
 CROP = 48
 """Side in pixels of a patch's picture."""
 
@@ -59,6 +63,7 @@ class Page:
         way: `propositional`, `perspectival`, `participatory`, `transjective` or `unclear`.
         top: (index and name of the scene, query, patch, code, picture as a data URI), strongest
             first.
+        name: what the pictures' strongest patches show, None if nothing that random ones do not.
     """
 
     latent: int
@@ -68,6 +73,7 @@ class Page:
     answers: dict[str, Answer]
     way: str
     top: tuple[dict[str, Any], ...]
+    name: Name | None = None
 
 
 def codes_of(run: Run, kept: Kept) -> Tensor:
@@ -102,7 +108,19 @@ def feature_pages(
     chosen = heaviest(codes, count) if latents is None else list(latents)
     answers = _answers(lab, kept, codes, chosen)
     splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=kept.about.get("query_site"))
-    return [_page(lab, codes, latent, answers, splice, top) for latent in chosen]
+    near = naming.nearness([scene.image for scene in lab.scenes])
+    made = [_page(lab, codes, latent, answers, splice, top) for latent in chosen]
+    return [replace(page, name=_name(lab, near, codes[..., page.latent])) for page in made]
+
+
+def _name(lab: Lab, near: Tensor, own: Tensor) -> Name | None:
+    """Return the name of the strongest patch of each of the pictures that carry most."""
+    best = own.max(1)
+    count = min(NAMED, len(own))
+    chosen = best.values.topk(count).indices
+    fires = torch.zeros_like(own)
+    fires[chosen, best.indices[chosen]] = best.values[chosen].clamp(min=0)
+    return naming.name_of(near, naming.on_grid(lab, fires))
 
 
 def heaviest(codes: Tensor, count: int) -> list[int]:

@@ -192,6 +192,8 @@ class FeatureRow:
         tokens: change of tokens a patch where it fires when it is ablated; None: not measured.
         answers: factor -> change of its code over the target, in its own strength.
         top: patches, strongest first.
+        looks_like: names nearest to what its strongest patches show; none if random patches have
+            names as near.
     """
 
     latent: int
@@ -201,6 +203,7 @@ class FeatureRow:
     tokens: Estimate | None = None
     answers: Mapping[str, Estimate] = field(default_factory=dict)
     top: Sequence[TopPatch] = ()
+    looks_like: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

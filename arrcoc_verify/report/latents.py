@@ -27,12 +27,16 @@ _PAGE = """<!doctype html>
 <td class=n>{{ v.effect | interval }}<td class=n>{{ v.null | interval }}<td>{{ v.reason }}</tr>
 {% endfor %}</table>{% endif %}
 {% for site, pages in sites.items() %}<h2>{{ site }}</h2><div class=grid>
-{% for p in pages %}<article><h3>latent {{ p.latent }}: {{ p.way }}</h3>
+{% for p in pages %}<article><h3>latent {{ p.latent }}: {{ p.way }}
+{%- if p.name %}, {{ p.name.texts[0] }}?{% endif %}</h3>
 <div>{% for t in p.top %}<img src="{{ t.picture }}" width=48 height=48
  alt="patch {{ t.patch }}, asked: {{ t.query }}" title="{{ t.query }}">{% endfor %}</div>
 <dl><dt>fires on<dd>{{ "%.1f" | format(100 * p.density) }} % of patches
 <dt>when ablated<dd>{{ p.tokens | interval }} tokens a patch
-{% for factor, a in p.answers.items() %}<dt>{{ factor }}<dd>{{ a | interval }}{% endfor %}</dl>
+{% if p.name %}<dt>looks like<dd>{{ p.name.texts | join(", ") }}
+ ({{ "%.1f" | format(p.name.near) }} spreads, random patches {{ "%.1f" | format(p.name.chance) }})
+{% endif %}{% for factor, a in p.answers.items() %}<dt>{{ factor }}
+<dd>{{ a | interval }}{% endfor %}</dl>
 {% if p.top %}<small>asked: {{ p.top[0].query }}</small>{% endif %}</article>{% endfor %}</div>
 {% endfor %}
 </html>

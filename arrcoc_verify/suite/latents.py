@@ -136,6 +136,7 @@ def feature_events(
             rows.append(event.FeatureRow(
                 latent=page.latent, chosen=factor if page.latent in first else "",
                 density=page.density, way=page.way, top=top,
+                looks_like=page.name.texts if page.name else (),
                 tokens=None if page.tokens is None else _estimate(lab, page.tokens, "tokens"),
                 answers={name: _estimate(lab, one, "own strength")
                          for name, one in page.answers.items()},
