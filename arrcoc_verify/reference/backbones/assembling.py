@@ -13,12 +13,12 @@ from arrcoc_verify.adapters.locate import inside
 from arrcoc_verify.adapters.modules import digest_of
 from arrcoc_verify.adapters.weights import fill, load_weights
 from arrcoc_verify.errors import BadModel, UnknownName
-from arrcoc_verify.model import ClaimProfile, Location, Model, ModuleInput
-from arrcoc_verify.reference.backbones import open_clip_towers, timm_tower, transformers_vlm
+from arrcoc_verify.model import ClaimProfile, Location, Model
+from arrcoc_verify.reference.backbones import open_clip_towers, timm_tower, towers, transformers_vlm
 from arrcoc_verify.reference.backbones.towers import Backbone
 from arrcoc_verify.reference.trained import assembly, graph
 from arrcoc_verify.reference.trained.assembly import Allocator
-from arrcoc_verify.reference.trained.realising import GLANCE
+from arrcoc_verify.reference.trained.realising import GLANCE, GRID
 
 SHARED = ("information.", "salience.", "superposition.", "curve.", "head.")
 """Parts of the allocator that see pixels or scores only, whatever the backbone is."""
@@ -27,10 +27,25 @@ NEARNESS = 20.0
 
 _KEYS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "timm": (("name", "weights"), ("text", "size", "arguments")),
-    "open_clip": (("name", "weights"), ()),
+    "open_clip": (("name", "weights"), ("tokenizer",)),
     "transformers": (("folder",), ("size",)),
 }
 """Kind of backbone -> keys it needs, keys it may have."""
+_TEXT = (lambda v: isinstance(v, str) and bool(v), "text")
+_COLOUR = (
+    lambda v: isinstance(v, list) and len(v) == 3
+    and all(isinstance(one, int | float) and not isinstance(one, bool) for one in v),
+    "three numbers",
+)  # fmt: skip
+_WANTED: dict[str, tuple[Any, str]] = {
+    **dict.fromkeys(("kind", "name", "weights", "text", "folder", "tokenizer", "allocator"), _TEXT),
+    "size": (lambda v: type(v) is int and 32 <= v <= 4096, "a whole number of pixels, 32 to 4096"),
+    "seed": (lambda v: type(v) is int and 0 <= v < 2**63, "a whole number"),
+    "mean": _COLOUR,
+    "std": _COLOUR,
+    "arguments": (lambda v: isinstance(v, dict), "a table"),
+}
+"""Key of [backbone] -> whether a value fits, and what was wanted."""
 
 
 class Fitted(Allocator):
@@ -98,7 +113,10 @@ def model(
     )
     seen = _axes(backbone)
     held = (net, backbone.module)
-    parts = [provenance.folder_digest(Path(__file__).parent.parent), digest_of(held, [])]
+    parts = [
+        provenance.folder_digest(Path(__file__).parent.parent), digest_of(held, []),
+        backbone.identity, provenance.packages(("timm", "open_clip_torch", "transformers")),
+    ]  # fmt: skip
     return Model(
         name=name,
         steps=graph.steps(net, backbone.patches, meeting),
@@ -113,38 +131,24 @@ def model(
 
 def _axes(backbone: Backbone) -> dict[str, tuple[tuple[str, ...], Location]]:
     """Return the backbone's sites with what each axis is, as a run of it tells."""
-    shapes: dict[str, torch.Size] = {}
-    handles = [_watch(name, at, shapes) for name, at in backbone.sites.items()]
-    try:
-        with torch.no_grad():
-            patches = backbone.patches(torch.rand(2, 3, GLANCE, GLANCE))
-            query = backbone.query(["one", "two"])
-    finally:
-        for handle in handles:
-            handle.remove()
-    for what, found, wanted in (
-        ("patches", patches.shape, (2, 256, backbone.channels)),
-        ("query", query.shape, (2, backbone.embed)),
-    ):
-        if tuple(found) != wanted:
-            raise BadModel(f"the backbone's {what} are {tuple(found)}, wanted {wanted}")
-    if lost := backbone.sites.keys() - shapes.keys():
-        raise BadModel(f"the backbone never runs what these sites name: {', '.join(sorted(lost))}")
-    return {name: (_names(shapes[name]), at) for name, at in backbone.sites.items()}
+    given: dict[str, Tensor] = {}
 
+    def ran() -> None:
+        given["patches"] = backbone.patches(torch.rand(2, 3, GLANCE, GLANCE))
+        given["query"] = backbone.query(["one", "two"])
 
-def _watch(name: str, at: Location, shapes: dict[str, torch.Size]) -> Any:
-    place: Any = at
-
-    def entered(_: nn.Module, args: tuple[Any, ...]) -> None:
-        shapes[name] = args[0].shape
-
-    def left(_: nn.Module, __: Any, out: Any) -> None:
-        shapes[name] = (out[0] if isinstance(out, tuple) else out).shape
-
-    if isinstance(at, ModuleInput):
-        return place.module.register_forward_pre_hook(entered)
-    return place.module.register_forward_hook(left)
+    met = towers.shapes(backbone.sites, ran)
+    wanted = {"patches": (2, GRID**2, backbone.channels), "query": (2, backbone.embed)}
+    for what, shape in wanted.items():
+        if tuple(given[what].shape) != shape:
+            raise BadModel(f"the backbone's {what} are {tuple(given[what].shape)}, wanted {shape}")
+    for name, found in met.items():
+        if len(found) != 1 or found[0] is None or found[0][0] != 2:
+            raise BadModel(
+                f"site {name!r} of the backbone must meet one tensor a run, its first axis the "
+                f"image; it met {found}"
+            )
+    return {name: (_names(met[name][0]), at) for name, at in backbone.sites.items()}
 
 
 def _names(shape: torch.Size) -> tuple[str, ...]:
@@ -157,6 +161,20 @@ def _names(shape: torch.Size) -> tuple[str, ...]:
     raise BadModel(f"wanted 3 or 4 axes at a site of the backbone, got {tuple(shape)}")
 
 
+def _checked(table: Mapping[str, Any], kind: str) -> None:
+    needed, may = _KEYS[kind]
+    known = ("kind", *needed, *may, "mean", "std", "allocator", "seed")
+    for key, value in table.items():
+        if key not in known:
+            raise UnknownName(f"key of [backbone] for {kind}", key, known)
+        fits, wanted = _WANTED[key]
+        if not fits(value):
+            raise BadModel(f"`{key}` of [backbone] must be {wanted}, got {value!r}")
+    for key in needed:
+        if key not in table:
+            raise BadModel(f"[backbone] of kind {kind!r} needs `{key}`")
+
+
 def read(table: Mapping[str, Any], folder: Path, name: str = "backbone") -> Model:
     """Return the model of a `[backbone]` table; files lie in `folder`.
 
@@ -164,27 +182,22 @@ def read(table: Mapping[str, Any], folder: Path, name: str = "backbone") -> Mode
         BadModel: a key is missing or of the wrong kind, a file is missing or does not fit.
         UnknownName: no such key or kind.
     """
-    kind = table.get("kind")
+    kind = str(table.get("kind"))
     if kind not in _KEYS:
-        raise UnknownName("kind of backbone", str(kind), _KEYS)
-    needed, may = _KEYS[kind]
-    known = ("kind", *needed, *may, "allocator", "seed")
-    for key in table:
-        if key not in known:
-            raise UnknownName(f"key of [backbone] for {kind}", key, known)
-    for key in needed:
-        if not isinstance(table.get(key), str):
-            raise BadModel(f"[backbone] of kind {kind!r} needs `{key}` as text")
+        raise UnknownName("kind of backbone", kind, _KEYS)
+    _checked(table, kind)
     paths = {
-        key: inside(table[key], folder, is_folder=key in ("text", "folder"))
-        for key in ("weights", "text", "folder", "allocator")
+        key: inside(table[key], folder, is_folder=key in ("text", "folder", "tokenizer"))
+        for key in ("weights", "text", "folder", "tokenizer", "allocator")
         if key in table
     }
-    more = {key: table[key] for key in ("size", "arguments") if key in table}
+    more = {key: table[key] for key in ("size", "arguments", "mean", "std") if key in table}
     if kind == "timm":
         made = timm_tower.build(table["name"], paths["weights"], text=paths.get("text"), **more)
     elif kind == "open_clip":
-        made = open_clip_towers.build(table["name"], paths["weights"], folder=folder)
+        made = open_clip_towers.build(
+            table["name"], paths["weights"], folder=folder, tokenizer=paths.get("tokenizer"), **more
+        )
     else:
         made = transformers_vlm.build(paths["folder"], **more)
-    return model(made, name=name, allocator=paths.get("allocator"), seed=int(table.get("seed", 0)))
+    return model(made, name=name, allocator=paths.get("allocator"), seed=table.get("seed", 0))

@@ -90,6 +90,9 @@ def steps(net: Allocator, patches: Any, meeting: tuple[_Made, ...]) -> tuple[Ste
         meeting: steps that give `met`, `query` and `evidence`.
     """
 
+    def placed(images: list[Image.Image]) -> Tensor:
+        return pixels(images).to(net.curve.raw.device)
+
     def coupled(context: Tensor, glance: Tensor, met: Tensor, evidence: Tensor, query: Tensor):  # type: ignore[no-untyped-def]  # noqa: ANN202
         return net.query_relevance.features(net.seen(context, glance), met, evidence, query)
 
@@ -104,7 +107,7 @@ def steps(net: Allocator, patches: Any, meeting: tuple[_Made, ...]) -> tuple[Ste
     scores = ("information", "salience", "query_relevance")
     vectors = ("information_features", "salience_features", "query_features")
     made: tuple[_Made, ...] = (
-        ("pixels", pixels, ("images",), {"transient": True}),
+        ("pixels", placed, ("images",), {"transient": True}),
         ("glance", realising.glance, ("pixels",), {}),
         ("patches", patches, ("glance",), {}),
         ("context_blocks", net.context, ("patches",), {}),

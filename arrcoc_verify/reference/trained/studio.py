@@ -1,6 +1,6 @@
 """Fast composing of training scenes, whole batches at a time, on any device.
 
-A scene is a crop of a photograph with two to four things on it, some tinted, some with a digit that
+A scene is a crop of a photograph with one to four things on it, some tinted, some with a digit that
 vanishes where it is not seen in detail. A query asks for one of them, or for something that is not
 there. Truth comes free: the boxes of what is asked for.
 """

@@ -39,9 +39,9 @@ def given(folder: Path) -> dict[str, str]:
         RecordError: it is no sound record, or one of another model.
     """
     record = Record.load(folder)
-    name = record.run["subject"]["name"]
-    if name != MODEL:
-        raise RecordError(f"wanted an audit of {MODEL}, {folder} is one of {name}")
+    spec = record.run["subject"]["spec"]
+    if spec != MODEL:
+        raise RecordError(f"wanted an audit of {MODEL}, {folder} is one of {spec}")
     failed = [gate.id for gate in record.gates if not gate.passed]
     if failed:
         raise RecordError(f"gates failed in {folder}: {', '.join(failed)}")
@@ -82,8 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _kept(verdict: str, before: Mapping[str, str]) -> dict[str, str]:
-    held = verdict == Outcome.HOLDS.value
-    return {"verdict": verdict} if held else {"verdict": verdict, "why": before.get("why", "")}
+    if verdict == Outcome.HOLDS.value:
+        return {"verdict": verdict}
+    same = before.get("verdict") == verdict
+    return {"verdict": verdict, "why": before.get("why", "") if same else ""}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from arrcoc_verify import _torchvision
 from arrcoc_verify.scenes import queries
 from arrcoc_verify.scenes.colour import TINTS
 
@@ -57,6 +58,7 @@ def alike(one: str, other: str) -> bool:
 
 def nouns() -> list[tuple[str, tuple[str, ...], str]]:
     """Return (first lemma, other lemmas, definition) of every synset that timm carries."""
+    _torchvision.prepare()
     info = importlib.resources.files("timm.data") / "_info"
     lemmas = _table((info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8"))
     meant = _table((info / "imagenet_synset_to_definition.txt").read_text(encoding="utf-8"))
@@ -69,6 +71,7 @@ def nouns() -> list[tuple[str, tuple[str, ...], str]]:
 
 def classes() -> list[str]:
     """Return the names of ImageNet's 1,000 classes, in the order of a classifier's outputs."""
+    _torchvision.prepare()
     info = importlib.resources.files("timm.data") / "_info"
     lemmas = _table((info / "imagenet_synset_to_lemma.txt").read_text(encoding="utf-8"))
     order = (info / "imagenet_synsets.txt").read_text(encoding="utf-8").split()
