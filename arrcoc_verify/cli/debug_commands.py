@@ -112,7 +112,8 @@ def repair(  # noqa: PLR0913 - a door: one parameter an option
 ) -> None:
     """Try the smallest edits that mend a case; confirm the winner on claims and other photographs.
 
-    Exit code 0 when an edit mends it and no verdict got worse, else 1.
+    Exit code 0 when an edit mends it and no verdict got worse, 3 when no verdict was judged, else
+    1. With --apply: 0 when the region gets what was expected.
     """
     from arrcoc_verify.cli import debugging
 

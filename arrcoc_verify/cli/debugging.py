@@ -48,6 +48,7 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Debug one case; 0 when it is no failure, 1 when it is, 3 when that is undecided."""
     from arrcoc_verify.debug import page
 
+    _writable(given.get("out"))
     found = diagnosed(given, asked)
     show(found)
     content = found.to_json() | {"command": shlex.join(["arrcoc-verify", *sys.argv[1:]])}
@@ -56,6 +57,14 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     if out is not None:
         line(f"page: {page.write_page([found], Path(out), content['command'])}")
     return {"no": 0, "yes": 1}.get(found.failure.answer, 3)
+
+
+def _writable(folder: Any) -> None:
+    """Make a folder before the work whose result goes there, so that nothing is lost after it."""
+    from arrcoc_verify.report.atomic import make_folder
+
+    if folder is not None:
+        make_folder(Path(folder))
 
 
 def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
@@ -207,6 +216,9 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     from arrcoc_verify.debug import repair as repairing
     from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
 
+    patch = given.get("patch")
+    _writable(given.get("out"))
+    _writable(None if patch is None else Path(patch).resolve().parent)
     found = diagnosed(given, asked)
     show(found)
     if found.failure.answer != "yes":
@@ -227,9 +239,8 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     rows = made.to_json(command)
     write_json(json, rows)
     _show_repairs(rows, made.confirmed)
-    patch = given.get("patch")
     if patch is not None and made.winner is not None:
-        record = {"digest": found.bench.model.digest, **rows[0]}
+        record = {"digest": found.bench.model.digest, "region": list(found.case.box), **rows[0]}
         patching.save_patch(Path(patch), made.winner.edits, record)
         line(f"repair: {patch}")
     if given.get("out") is not None:
@@ -239,15 +250,43 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     if made.winner is None:
         line("No edit was found that mends it" + (", so none was saved." if patch else "."))
         return 1
-    return 1 if made.winner.flipped_verdicts else 0
+    return _harm(made.winner)
+
+
+def _harm(winner: Any) -> int:
+    """Say what is known against a repair; 0 when nothing is, 1 for harm, 3 when nobody looked."""
+    worse = winner.flipped_verdicts
+    if any("mask" in edit.tensors for edit in winner.edits):
+        line(
+            "It edits the patches of this region only: a repair of this picture, not of the model."
+        )
+    if worse is None:
+        line("No verdict was judged, so it is not called harmless; without --without-suite it is.")
+        return 3
+    if worse:
+        line(f"No harmless repair was found; of those that mend, the least harmful makes "
+             f"{len(worse)} verdicts worse: {', '.join(worse)}")  # fmt: skip
+    return 1 if worse else 0
+
+
+def _similar(row: Mapping[str, Any]) -> str:
+    failing = row["similar_failing"]
+    return f"{row['similar_mended']} of {failing}" if failing else "none fails"
+
+
+def _worse(row: Mapping[str, Any]) -> str:
+    """Return how many verdicts got worse, of which: the winner's are those of the whole suite."""
+    if row["flipped_verdicts"] is None:
+        return "not run"
+    whole = row["screened"] == "whole suite"
+    return f"{len(row['flipped_verdicts'])} of {'the suite' if whole else 'those screened'}"
 
 
 def _show_repairs(rows: Any, confirmed: str) -> None:
     shown = [
         (str(row["numbers"]), number(round(row["case_tokens_before"], 1)),
          number(round(row["case_tokens_after"], 1)), "yes" if row["mends"] else "no",
-         f"{row['similar_mended']} of {row['similar_failing']}",
-         "not run" if row["flipped_verdicts"] is None else str(len(row["flipped_verdicts"])),
+         _similar(row), _worse(row),
          number(row["collateral"]), row["said"])
         for row in rows[:_MOST]
     ]  # fmt: skip
@@ -259,13 +298,26 @@ def _show_repairs(rows: Any, confirmed: str) -> None:
         line(f"Confirmed on photographs that chose nothing: {confirmed}")
 
 
+def _made_for(record: Mapping[str, Any], case: Any) -> None:
+    """Say of what else a repair was made, if it was."""
+    here = {"image": case.name, "query": case.query, "region": list(case.box)}
+    other = [name for name, value in here.items() if record.get(name, value) != value]
+    if other:
+        warn(f"note: it was made for another {' and '.join(other)}")
+
+
 def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | None) -> int:
     """Apply a saved repair to a model and show what a case gets without, with and again without."""
+    import torch
+
     from arrcoc_verify.adapters import load
     from arrcoc_verify.debug.bench import Bench
+    from arrcoc_verify.debug.case import parse_goal
     from arrcoc_verify.debug.diagnosis import no_donors
     from arrcoc_verify.debug.patching import applied, load_patch, weights_edited
 
+    if given.get("patch") is not None:
+        raise UsageError("wanted --apply or --save, got both: a saved repair is not made again")
     config = settled({key: given.get(key) for key in ("model", "seed")})
     edits, record = load_patch(patch)
     model = load(config.model or REFERENCE)
@@ -276,6 +328,7 @@ def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | N
             "repair again"
         )
     case = case_of(model, asked)
+    _made_for(record, case)
     before = Bench(model, case, no_donors())
     with weights_edited(model, edits):
         after = Bench(applied(model, edits), case, no_donors())
@@ -285,11 +338,19 @@ def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | N
     line(f"repair of {record.get('model')}: {', '.join(edit.said for edit in edits)}")
     line(f"the region gets {before.before:.4g} tokens per patch, with the repair {tokens:.4g}")
     line("taken back: " + ("every token is as before" if same else "NOT as before"))
+    if worse := record.get("flipped_verdicts"):
+        line(f"when it was made, it made {len(worse)} verdicts worse: {', '.join(worse)}")
+    wanted = asked.expect or record.get("expected")
+    goal = parse_goal(wanted) if wanted else None
+    mends = None if goal is None else bool(goal.met(torch.tensor(tokens)))
+    if mends is not None:
+        line(f"expected {goal}: {'mended' if mends else 'NOT mended'}")
     write_json(
         json,
-        {"before": before.before, "after": tokens, "taken_back_exactly": same, "record": record},
-    )
-    return 0 if same else 2
+        {"before": before.before, "after": tokens, "mends": mends, "taken_back_exactly": same,
+         "record": record},
+    )  # fmt: skip
+    return 2 if not same else 1 if mends is False else 0
 
 
 def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most: int,

@@ -78,8 +78,9 @@ def of_embedding(bench: Bench, goal: Goal, wanted: float, *, held: bool = True) 
     change = (tokens - bench.before).numpy()
     found.evidence.append(
         Evidence(
-            experiment=f"{len(made.bank)} other embeddings of usual length ({int(ok.sum())} let "
-            "the scorer reach the level that mends it)", code="query_mismatch",
+            experiment=f"the best of {len(made.bank)} other embeddings of usual length "
+            f"({int(ok.sum())} let the scorer reach the level that mends it)",
+            code="query_mismatch",
             effect=float(change[best]), interval=(float(change.min()), float(change.max())),
             tokens=float(tokens[best]), restores="yes" if ok.any() else "no", basis="query",
             part="embedding", n=len(made.bank), role="query",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
-from arrcoc_verify.debug.experiment import Evidence
+from arrcoc_verify.debug.experiment import Evidence, judged
 from arrcoc_verify.debug.pictures import ESTIMATOR, OPERATIONS, estimators, operated
 from arrcoc_verify.graph import Edit, Run, ask, resume
 from arrcoc_verify.intervention import freeze
@@ -167,12 +167,12 @@ def of_queries(bench: Bench, goal: Goal, other: str = "") -> Upstream:
         through = goal.met(held) | (_gain(held, bench, goal) >= 0.5 * _gain(free, bench, goal))
         ok = (mended & through).numpy()
         change = (free - bench.before).numpy()
-        ends = (float(np.quantile(change, 0.05)), float(np.quantile(change, 0.95)))
+        ends = (float(change.min()), float(change.max()))
         best = int((free * goal.sign).argmax())
         found.evidence.append(
             Evidence(
-                experiment=f"asked in {len(texts)} other wordings ({int(ok.sum())} mend it; best "
-                f"{texts[best]!r})", code="query_mismatch", effect=float(change[best]),
+                experiment=f"the best of {len(texts)} other wordings, {texts[best]!r} "
+                f"({int(ok.sum())} mend it)", code="query_mismatch", effect=float(change[best]),
                 interval=ends, tokens=float(free[best]), restores="yes" if ok.any() else "no",
                 basis="query", part="query", n=len(texts),
             )
@@ -288,12 +288,15 @@ def of_encoder(bench: Bench, goal: Goal) -> Upstream:
 def _transplant(what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal) -> Evidence:
     change = (tokens - bench.before).numpy()
     share = float(goal.met(tokens).double().mean())
+    met = int(goal.met(tokens).sum())
     return Evidence(
-        experiment=f"donors' objects in the region as {what}{f' at {site}' if site else ''}",
+        experiment=f"donors' objects in the region as {what}{f' at {site}' if site else ''} "
+        f"({met} of {len(tokens)} reach the goal)",
         # As pixels they go through the encoder as well: a control, which speaks for no cause.
         code="encoder_blind" if what == "features" else "", effect=float(change.mean()),
         interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
-        restores="yes" if share >= 0.5 else "no", basis="transplant", part=f"{what} {site}".strip(),
+        restores=judged(goal, tokens) if what == "pixels" else "yes" if share >= 0.5 else "no",
+        basis="transplant", part=f"{what} {site}".strip(),
         n=len(tokens),
     )  # fmt: skip
 

@@ -119,8 +119,29 @@ def _view(one: CaseContent) -> dict[str, Any]:
         "rows": [(row, _bar(row, scale)) for row in evidence[:_MOST_ROWS]],
         "left": max(0, len(evidence) - _MOST_ROWS), "scale": scale,
         "goal": scale.at(_bound(one.data["expected"]) - float(one.data["tokens"])),
-        "codes": one.meanings,
+        "codes": one.meanings, "considered": considered(one.data, one.meanings),
     }  # fmt: skip
+
+
+def considered(
+    data: Mapping[str, Any], meanings: Mapping[str, str]
+) -> list[tuple[str, str, str, str]]:
+    """Return (cause, what it says, what became of it, by which experiment) of every known cause."""
+    named = {cause["cause"]: cause for cause in data["causes"]}
+    rows = []
+    for code, meaning in meanings.items():
+        own = [row for row in data["evidence"] if row["code"] == code]
+        best = max(
+            own, key=lambda row: (row["restores"] == "yes", abs(row["effect"])), default=None
+        )
+        by = "" if best is None else f"{best['experiment']}: {best['effect']:+.3g} tokens"
+        if code in named:
+            rows.append((code, meaning, "named", named[code]["detail"]))
+        elif code in data["ruled_out"]:
+            rows.append((code, meaning, "ruled out", by))
+        else:
+            rows.append((code, meaning, "not shown" if own else "not tested", by))
+    return rows
 
 
 def _picture(image: Image.Image) -> Markup:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from arrcoc_verify.debug.causes import STAGE_OF
+from arrcoc_verify.debug.causes import MEANING, STAGE_OF
 from arrcoc_verify.debug.page import content
 from arrcoc_verify.debug.planted import diagnose, plant
-from arrcoc_verify.report.debugging import render
+from arrcoc_verify.report.debugging import considered, render
 from arrcoc_verify.verdict import STAGES
 
 ONE_A_STAGE = (
@@ -26,7 +26,8 @@ def stage_by_hand(page):
     """
     pattern = r'<td class="code">([^<]*)</td>.*?<td>(yes|no|undecided)</td></tr>'
     rows = re.findall(pattern, page, re.DOTALL)
-    alone = {STAGE_OF[code] for code, restores in rows if restores == "yes" and " and " not in code}
+    codes = {code for code, restores in rows if restores == "yes" and " and " not in code}
+    alone = {STAGE_OF[code.replace(" ", "_")] for code in codes - {"–"}}
     return min(alone, key=STAGES.index)
 
 
@@ -45,6 +46,18 @@ def test_its_experiments_say_the_same_as_its_verdict(sound, name):
     page = render([content(diagnose(planted).found, "again")], "a case")
 
     assert [STAGE_OF[code] for code in planted.codes] == [stage_by_hand(page)]
+
+
+def test_the_page_says_what_became_of_every_known_cause(sound):
+    (planted,) = plant(sound, names=["tension-down"])
+    found = diagnose(planted).found
+    rows = considered(content(found, "again").data, MEANING)
+
+    assert list(STAGE_OF) == [row[0] for row in rows]
+    assert {"named"} == {here for code, _, here, _ in rows if code in planted.codes}
+    assert set(found.ruled_out) == {code for code, _, here, _ in rows if here == "ruled out"}
+    tried = {code for one in found.evidence for code in [one.code]}
+    assert not {code for code, _, here, _ in rows if here == "not tested"} & tried
 
 
 def test_what_comes_from_the_user_is_escaped(sound):
