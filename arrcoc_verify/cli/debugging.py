@@ -261,7 +261,7 @@ def _harm(winner: Any) -> int:
             "It edits the patches of this region only: a repair of this picture, not of the model."
         )
     if worse is None:
-        line("No verdict was judged, so it is not called harmless; without --without-suite it is.")
+        line("No verdict was judged, so it is not called harmless: leave out --without-suite.")
         return 3
     if worse:
         line(f"No harmless repair was found; of those that mend, the least harmful makes "

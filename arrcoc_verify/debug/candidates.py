@@ -179,8 +179,10 @@ def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[Patc
     ]  # fmt: skip
     given = derive.read_columns(model, form, names, read)
     made = []
+    tries = [(derive.plain(form), "their weighted share")]
     for wanted, whose in ((both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")):
-        numbers = derive.fitted(form, given, wanted, both.cells)
+        tries.append((derive.fitted(form, given, wanted, both.cells), whose))
+    for numbers, whose in tries:
         if numbers is not None:
             made.append(
                 PatchEdit(

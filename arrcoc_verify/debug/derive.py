@@ -39,8 +39,8 @@ def inputs_of(model: Model, role: str) -> tuple[str, tuple[str, ...]]:
         return "vector", (vector.name,)
     if role == "relevance":
         maps = [model.role(one) for one in scorers(model)]
-        weights = model.role("weights")
-        found = [*maps, *([weights] if _readable(weights) else [])]
+        beside = [model.role(one) for one in ("weights", "normaliser")]
+        found = [*maps, *(site for site in beside if _readable(site))]
         if maps and all(_readable(site) for site in found):
             return "share", tuple(site.name for site in found if site is not None)
     before = {"demand": "relevance", "tokens": "relevance"}.get(role)
@@ -72,7 +72,8 @@ def read_columns(model: Model, form: str, names: Sequence[str], read: Sequence[T
     sites = [model.site(name) for name in names]
     maps = [
         patches_last(value, site, grid).double()
-        for value, site in zip(read, sites, strict=True) if site.role != "weights"
+        for value, site in zip(read, sites, strict=True)
+        if site.role not in ("weights", "normaliser")
     ]  # fmt: skip
     if form == "vector":
         return maps[0]
@@ -81,8 +82,19 @@ def read_columns(model: Model, form: str, names: Sequence[str], read: Sequence[T
         return flat
     weights = _weights(model, sites, read, flat)
     total = (flat * weights).sum(-1, keepdim=True)
-    below = total + total.mean(1, keepdim=True)
+    below = total + _level(sites, read, total)
     return total / torch.where(below.abs() > 1e-12, below, 1e-12)
+
+
+def _level(sites: Sequence[Site], read: Sequence[Tensor], total: Tensor) -> Tensor:
+    """Return what the model divides by, `[image, 1, 1]`: its own, else the mean of the picture.
+
+    With its own, an edit that holds it still holds here, too.
+    """
+    for site, value in zip(sites, read, strict=True):
+        if site.role == "normaliser" and value.numel() == len(total):
+            return value.double().reshape(-1, 1, 1)
+    return total.mean(1, keepdim=True)
 
 
 def _weights(model: Model, sites: Sequence[Site], read: Sequence[Tensor], flat: Tensor) -> Tensor:
@@ -128,6 +140,17 @@ def fitted(form: str, given: Tensor, wanted: Tensor, cells: Tensor) -> dict[str,
         return None
     made = {"weight": weight, "bias": np.array(bias), "x": knots, "y": curve(knots)}
     return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in made.items()}
+
+
+def plain(form: str) -> dict[str, Tensor] | None:
+    """Return the numbers of the share of the weighted scores as it is; None for other forms."""
+    if form != "share":
+        return None
+    line = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    return {
+        "weight": torch.ones(1, dtype=torch.float64), "bias": torch.tensor(0.0).double(),
+        "x": line, "y": line.clone(),
+    }  # fmt: skip
 
 
 def _line(form: str, x: Floats, y: Floats) -> tuple[Floats, float]:

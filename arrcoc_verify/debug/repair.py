@@ -192,7 +192,7 @@ def moved(before: Donors, after: Donors) -> float:
 
 
 def repair(
-    found: Diagnosis, *, screen: Screen | None = None, most: int = 3, seed: int = 0
+    found: Diagnosis, *, screen: Screen | None = None, most: int = 4, seed: int = 0
 ) -> Repair:
     """Return the smallest edits that mend a diagnosed case, and what they do to all else.
 
@@ -245,10 +245,10 @@ def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
 
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:
-    """Return patterns of the claims about the stages that are blamed, the budget and the whole."""
+    """Return patterns of the claims about what is blamed and what lies behind it."""
     stages = [cause.stage for cause in found.causes]
-    own = [f"{stage}.*" for stage in ("knowing", "balancing") if stage in stages]
-    return (*own, "attending.*", "whole.*")
+    before = ("knowing.*",) if "knowing" in stages else ()
+    return (*before, "balancing.*", "attending.*", "whole.*")
 
 
 def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:
