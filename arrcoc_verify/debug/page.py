@@ -70,9 +70,12 @@ def write_page(
 
 def headline(found: Diagnosis) -> str:
     """Return the answer in one sentence."""
+    what = f"The {found.case.label}" if found.case.label else "The region"
+    said = found.failure.reason
+    said = f"{what} {said.removeprefix('it ')}" if said.startswith("it ") else f"{what}: {said}"
     if found.failure.answer == "no":
-        return f"No failure: {found.failure.reason}"
+        return f"No failure. {said}"
     if not found.causes:
-        return f"Cause undecided: {found.failure.reason}"
+        return f"{said}. Cause undecided"
     causes = " and ".join(f"{c.code.replace('_', ' ')} ({c.stage})" for c in found.causes)
-    return f"{causes}: {found.failure.reason}"
+    return f"{said}: {causes}"
