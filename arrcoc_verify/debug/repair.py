@@ -192,7 +192,7 @@ def moved(before: Donors, after: Donors) -> float:
 
 
 def repair(
-    found: Diagnosis, *, screen: Screen | None = None, most: int = 4, seed: int = 0
+    found: Diagnosis, *, screen: Screen | None = None, most: int = 8, seed: int = 0
 ) -> Repair:
     """Return the smallest edits that mend a diagnosed case, and what they do to all else.
 
