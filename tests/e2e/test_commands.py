@@ -155,10 +155,10 @@ def test_a_stopped_audit_says_how_to_go_on_and_does(process, tmp_path):
     options = ["--model", f"{ROUTERS}:slow", "--per-cluster", "1", "--claims", "whole.*-tokens"]
     running = process.start("audit", *options, "--out", "run", code=UNCONTROLLED)
     readings = tmp_path / "run" / "readings"
-    for _ in range(1200):
+    for _ in range(12_000):
         if running.poll() is not None or any(readings.glob("*.json")):
             break
-        time.sleep(0.1)
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=120)
     kept = sorted(readings.glob("*.json"))
