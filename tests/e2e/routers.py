@@ -97,7 +97,7 @@ def not_a_number():
 
 
 def slow_relevance(information, salience, query_relevance):
-    time.sleep(0.3)
+    time.sleep(0.1)
     return relevance(information, salience, query_relevance)
 
 

@@ -17,6 +17,10 @@ UNCONTROLLED = (
     "import arrcoc_verify.audit as a; a._own_controls = dict; "
     "from arrcoc_verify.cli import main; main()"
 )
+# Tests that run in the background inherit that Ctrl-C is ignored.
+HEARS_CTRL_C = (
+    f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {UNCONTROLLED}"
+)
 ASKED = "whole.query-causes-tokens"
 
 
@@ -153,7 +157,7 @@ def test_an_audit_never_overwrites_a_record(audit):
 
 def test_a_stopped_audit_says_how_to_go_on_and_does(process, tmp_path):
     options = ["--model", f"{ROUTERS}:slow", "--per-cluster", "1", "--claims", "whole.*-tokens"]
-    running = process.start("audit", *options, "--out", "run", code=UNCONTROLLED)
+    running = process.start("audit", *options, "--out", "run", code=HEARS_CTRL_C)
     readings = tmp_path / "run" / "readings"
     for _ in range(12_000):
         if running.poll() is not None or any(readings.glob("*.json")):
