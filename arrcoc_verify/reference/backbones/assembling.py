@@ -18,7 +18,7 @@ from arrcoc_verify.reference.backbones import open_clip_towers, timm_tower, towe
 from arrcoc_verify.reference.backbones.towers import Backbone
 from arrcoc_verify.reference.trained import assembly, graph
 from arrcoc_verify.reference.trained.assembly import Allocator
-from arrcoc_verify.reference.trained.realising import GLANCE, GRID
+from arrcoc_verify.reference.trained.realising import GRID
 
 SHARED = ("information.", "salience.", "superposition.", "curve.", "head.")
 """Parts of the allocator that see pixels or scores only, whatever the backbone is."""
@@ -134,7 +134,7 @@ def _axes(backbone: Backbone) -> dict[str, tuple[tuple[str, ...], Location]]:
     given: dict[str, Tensor] = {}
 
     def ran() -> None:
-        given["patches"] = backbone.patches(torch.rand(2, 3, GLANCE, GLANCE))
+        given["patches"] = backbone.patches(towers.two_glances())
         given["query"] = backbone.query(["one", "two"])
 
     met = towers.shapes(backbone.sites, ran)

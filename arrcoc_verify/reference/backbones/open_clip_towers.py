@@ -19,6 +19,7 @@ from arrcoc_verify.errors import BadModel
 from arrcoc_verify.model import Location
 from arrcoc_verify.reference.backbones import timm_tower, towers
 from arrcoc_verify.reference.backbones.towers import Backbone, Colours
+from arrcoc_verify.reference.trained import tower
 from arrcoc_verify.reference.trained.realising import GLANCE
 
 _UNREAD = ("multimodal_cfg", "audio_cfg")
@@ -97,7 +98,7 @@ def _settings(name: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if vision.get("attentional_pool"):
         raise BadModel(f"the configuration {name!r} pools by attention of its own: not supported")
     if "timm_model_name" in vision:
-        timm_tower.made(vision["timm_model_name"], {})  # refuses what timm would fetch
+        timm_tower.require_known(vision["timm_model_name"])
         vision = {**vision, "timm_model_pretrained": False}
     if "hf_model_name" in text:
         text = {**text, **_local(str(text["hf_model_name"]), folder)}
@@ -202,7 +203,7 @@ def _words(text: dict[str, Any], model: Any, folder: Path | None, beside: Path) 
         folder = inside(str(named), beside, is_folder=True)
     if folder is not None and not (text.get("tokenizer_kwargs") or "hf_model_name" in text):
         tok = towers.tokenizer(folder)
-        return lambda queries: towers.pieces(tok, queries, length)[0]
+        return lambda queries: tower.encoded(tok, queries, length)[0]
     if folder is not None and text.get("tokenizer_kwargs"):
         towers.refuse_code(folder)
         return open_clip.HFTokenizer(
@@ -210,7 +211,7 @@ def _words(text: dict[str, Any], model: Any, folder: Path | None, beside: Path) 
         )
     if "hf_model_name" in text:
         own = towers.tokenizer(folder or Path(text["hf_model_name"]))
-        return lambda queries: towers.pieces(own, queries, length)[0]
+        return lambda queries: tower.encoded(own, queries, length)[0]
     return open_clip.SimpleTokenizer(context_length=length)
 
 

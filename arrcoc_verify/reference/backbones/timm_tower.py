@@ -33,7 +33,7 @@ class Shipped(nn.Module):
 
     def forward(self, queries: list[str]) -> Tensor:
         """Return `[image, 384]`."""
-        words, _ = towers.pieces(self.tokenizer, queries)
+        words, _ = tower.encoded(self.tokenizer, queries)
         made: Tensor = self.tower(words.to(_device(self)))
         return made
 
@@ -49,11 +49,11 @@ class Folder(nn.Module):
         self.layers = towers.blocks_of(getattr(self.tower, "encoder", self.tower))
         self.identity = towers.files_identity(folder)
         places = getattr(self.tower.config, "max_position_embeddings", None)
-        self.length = min(towers.CONTEXT, places or towers.CONTEXT)
+        self.length = min(tower.CONTEXT, places or tower.CONTEXT)
 
     def forward(self, queries: list[str]) -> Tensor:
         """Return `[image, hidden]`."""
-        words, mask = (x.to(_device(self)) for x in towers.pieces(
+        words, mask = (x.to(_device(self)) for x in tower.encoded(
             self.tokenizer, queries, self.length))  # fmt: skip
         hidden = self.tower(input_ids=words, attention_mask=mask).last_hidden_state
         return towers.mean_of_words(hidden, mask)
@@ -121,18 +121,29 @@ def made(name: str, arguments: Mapping[str, Any]) -> Any:
     Raises:
         BadModel: timm has no such architecture, or an argument that is not taken.
     """
-    _torchvision.prepare()
+    require_known(name)
     import timm
 
-    if name.partition(".")[0] not in timm.list_models():
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
-        raise BadModel(f"timm has no architecture {name!r}; near it: {near or 'nothing'}")
     if bad := [key for key in arguments if key.startswith(REFUSED)]:
         raise BadModel(f"argument {bad[0]!r} is not taken: weights come from `weights` alone")
     try:
         return timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:
         raise BadModel(f"timm cannot make {name!r}: {towers.first(error)}") from error
+
+
+def require_known(name: str) -> None:
+    """Refuse what timm would look for on a hub or in a folder.
+
+    Raises:
+        BadModel: timm has no such architecture.
+    """
+    _torchvision.prepare()
+    import timm
+
+    if name.partition(".")[0] not in timm.list_models():
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
+        raise BadModel(f"timm has no architecture {name!r}; near it: {near or 'nothing'}")
 
 
 def channels_last(trunk: Any, seen: Tensor) -> bool:

@@ -19,9 +19,6 @@ from arrcoc_verify.errors import BadModel
 from arrcoc_verify.model import Location, ModuleInput, ModuleOutput
 from arrcoc_verify.reference.trained.realising import GLANCE, GRID
 
-CONTEXT = 64
-"""Word pieces of a query; longer ones are cut."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backbone:
@@ -173,6 +170,11 @@ def shapes(sites: Mapping[str, Location], ran: Callable[[], object]) -> dict[str
     return met
 
 
+def two_glances() -> Tensor:
+    """Return two pictures of noise to try a tower on, the same ones each time."""
+    return torch.rand(2, 3, GLANCE, GLANCE, generator=torch.Generator().manual_seed(0))
+
+
 def usable(
     sites: Mapping[str, Location],
     patches: Callable[[Tensor], Tensor],
@@ -182,7 +184,7 @@ def usable(
 
     In towers that attend within windows, or hand on several tensors, some modules do otherwise.
     """
-    glance = torch.rand(2, 3, GLANCE, GLANCE, generator=torch.Generator().manual_seed(0))
+    glance = two_glances()
     met = shapes(sites, lambda: (patches(glance), query(["one", "two words"])))
     good = {
         name for name, found in met.items()
@@ -278,13 +280,6 @@ def tried(what: str, run: Callable[[], Tensor]) -> Tensor:
         raise
     except Exception as error:
         raise BadModel(f"{what} does not run on a test input: {first(error)}") from error
-
-
-def pieces(tok: Any, queries: list[str], length: int = CONTEXT) -> tuple[Tensor, Tensor]:
-    """Return word pieces and where they are words, `[image, length]` each."""
-    made = tok([" ".join(q.split()) for q in queries], padding="max_length", truncation=True,
-               max_length=length, return_tensors="pt")  # fmt: skip
-    return torch.as_tensor(made["input_ids"]), torch.as_tensor(made["attention_mask"])
 
 
 def mean_of_words(hidden: Tensor, mask: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from arrcoc_verify.errors import BadModel
 from arrcoc_verify.model import Location, ModuleOutput
 from arrcoc_verify.reference.backbones import towers
 from arrcoc_verify.reference.backbones.towers import Backbone, Colours
+from arrcoc_verify.reference.trained import tower
 from arrcoc_verify.reference.trained.realising import GLANCE
 
 QWEN = ("qwen3_vl",)
@@ -68,7 +69,7 @@ def build(
 
     def query(queries: list[str]) -> Tensor:
         at = next(reader.parameters()).device
-        words, mask = (x.to(at) for x in towers.pieces(tok, queries))
+        words, mask = (x.to(at) for x in tower.encoded(tok, queries))
         hidden = reader(input_ids=words, attention_mask=mask, use_cache=False).last_hidden_state
         return towers.mean_of_words(hidden, mask)
 

@@ -123,8 +123,13 @@ def tokenizer(text: Path) -> Any:
     )  # fmt: skip
 
 
+def encoded(tok: Any, queries: list[str], length: int = CONTEXT) -> tuple[Tensor, Tensor]:
+    """Return word pieces and where they are words, `[image, length]` each."""
+    made = tok([" ".join(q.split()) for q in queries], padding="max_length", truncation=True,
+               max_length=length, return_tensors="pt")  # fmt: skip
+    return torch.as_tensor(made["input_ids"]), torch.as_tensor(made["attention_mask"])
+
+
 def pieces(tok: Any, queries: list[str]) -> Tensor:
     """Return word pieces `[image, CONTEXT]`, padded with 0."""
-    made = tok([" ".join(q.split()) for q in queries], padding="max_length", truncation=True,
-               max_length=CONTEXT, return_tensors="pt")  # fmt: skip
-    return torch.as_tensor(made["input_ids"])
+    return encoded(tok, queries)[0]
