@@ -48,60 +48,78 @@ def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int
 def train(
     given: Mapping[str, Any], options: Mapping[str, Any], *, json: Path | None, resume: Path | None
 ) -> int:
-    """Capture, train and keep dictionaries."""
-    from arrcoc_verify.adapters import load
-    from arrcoc_verify.dictionary import job
-    from arrcoc_verify.dictionary.training import Recipe
+    """Capture, train and keep dictionaries; under torchrun all its processes train each one."""
+    from arrcoc_verify.dictionary.workers import joined
 
     config = settled({**given, "out": resume or given.get("out")})
     if resume is not None and not resume.is_dir():
         raise UsageError(f"wanted the folder of a training to go on with, found none at {resume}")
-    out = config.out or new_folder("-dictionaries")
+    with joined(config.device) as (team, device):
+        if team.size > 1 and config.out is None:
+            raise UsageError("several processes need one folder: name it by --out")
+        out = config.out or new_folder("-dictionaries")
+        started = time.perf_counter()
+        try:
+            model, kept = _trained(config, options, out, team, device, resume=resume is not None)
+        except KeyboardInterrupt:
+            raise Stopped(
+                f"stopped; what was trained is kept. To go on: the same command with --resume {out}"
+            ) from None
+        seconds = time.perf_counter() - started
+        if team.first:
+            _say_trained(model.name, kept)
+            write_json(json, {"model": model.name, "folder": str(out), "dictionaries": kept,
+                              "workers": team.size, "seconds": seconds,
+                              "peak_mib": provenance.peak_mib()})  # fmt: skip
+            line(f"{len(kept)} dictionaries in {out}; {seconds:.0f} s")
+    return 0
+
+
+def _trained(
+    config: Any, options: Mapping[str, Any], out: Path, team: Any, device: str, *, resume: bool
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model and what is said of each dictionary, by name."""
+    from arrcoc_verify.activations import ActivationStore
+    from arrcoc_verify.adapters import load
+    from arrcoc_verify.dictionary import job
+    from arrcoc_verify.dictionary.storage import ACTIVATIONS
+    from arrcoc_verify.dictionary.training import Recipe
+
     model = load(config.model or REFERENCE)
     plans = _plans(model, options)
     recipe = Recipe(steps=options["steps"], seed=config.seed, precision=options["precision"])
-    started = time.perf_counter()
-    rows, kept = [], {}
-    try:
-        store = _store(model, config, plans, out, options)
-        with progress() as tell:
-            for plan in plans:
-                one = job.train_plan(
-                    store, plan, recipe, out / plan.name, size=options["batch_size"],
-                    device=config.device, resume=resume is not None,
-                    tell=lambda f, plan=plan: tell(f"{plan.name} {job.told(f)}", f.step,
-                                                   recipe.steps),  # type: ignore[misc]
-                )  # fmt: skip
-                held = one.about["held_out"]
-                shape = one.dictionary.config
-                rows.append(
-                    (
-                        plan.name,
-                        shape.architecture,
-                        str(shape.latents),
-                        f"{shape.k:g}",
-                        f"{held['fve']:.3f}",
-                        f"{held['l0']:.1f}",
-                        f"{held['dead']:.0%}",
-                    )
-                )
-                kept[plan.name] = job.plain(one)
-    except KeyboardInterrupt:
-        raise Stopped(
-            f"stopped; what was trained is kept. To go on: the same command with --resume {out}"
-        ) from None
+    if team.first:
+        _store(model, config, plans, out, options)
+    team.wait()
+    store = ActivationStore.open(options["store"] or out / ACTIVATIONS)
+    kept = {}
+    with progress() as tell:
+        for plan in plans:
+            one = job.train_plan(
+                store, plan, recipe, out / plan.name, size=options["batch_size"],
+                device=device, resume=resume, sharded=options["shard"],
+                tell=lambda f, plan=plan: tell(f"{plan.name} {job.told(f)}", f.step,
+                                               recipe.steps),  # type: ignore[misc]
+            )  # fmt: skip
+            kept[plan.name] = job.plain(one)
+    team.wait()
+    return model, kept
+
+
+def _say_trained(model: str, kept: Mapping[str, Mapping[str, Any]]) -> None:
+    rows = [
+        (name, said["config"]["architecture"], str(said["config"]["latents"]),
+         f"{said['config']['k']:g}", f"{said['held_out']['fve']:.3f}",
+         f"{said['held_out']['l0']:.1f}", f"{said['held_out']['dead']:.0%}")
+        for name, said in kept.items()
+    ]  # fmt: skip
     columns = ("dictionary", "architecture", "#latents", "#k", "#FVE", "#L0", "#dead")
-    console().print(table(f"{model.name}: on held-out photographs", columns, rows))
+    console().print(table(f"{model}: on held-out photographs", columns, rows))
     for name, said in kept.items():
         if (test := said.get("rotation")) is not None:
             line(f"{name}: directions {'turn' if test['turns'] else 'are not shown to turn'} with "
                  f"the query, {test['ratio']:.2g} times refits that do not (p = "
                  f"{test['p_value']:.2g})")  # fmt: skip
-    seconds = time.perf_counter() - started
-    write_json(json, {"model": model.name, "folder": str(out), "dictionaries": kept,
-                      "seconds": seconds, "peak_mib": provenance.peak_mib()})  # fmt: skip
-    line(f"{len(kept)} dictionaries in {out}; {seconds:.0f} s")
-    return 0
 
 
 def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
@@ -120,15 +138,16 @@ def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
     return [plan for one in first for plan in job.swept(one, options["k"], options["latents"])]
 
 
-def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> Any:
-    from arrcoc_verify.activations import ActivationStore
+def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> None:
+    """Capture what plans read, unless a store is named."""
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.capture import capture
     from arrcoc_verify.dictionary import job
+    from arrcoc_verify.dictionary.storage import ACTIVATIONS
     from arrcoc_verify.lab import scene_size
 
     if options["store"] is not None:
-        return ActivationStore.open(options["store"])
+        return
     if config.images is None:
         pictures: Any = job.training_scenes(model, scene_size(model), config.seed)
     else:
@@ -137,8 +156,8 @@ def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: An
             warn(f"note: {text}")
         own = [dataclasses.replace(scene, role="assert") for scene in found.asserted]
         pictures = job.asked(own)
-    return capture(
-        model, pictures, folder=out / "activations", sites=job.sites_of(model, plans),
+    capture(
+        model, pictures, folder=out / ACTIVATIONS, sites=job.sites_of(model, plans),
         seed=config.seed, progress=console(stderr=True).is_terminal,
     )  # fmt: skip
 
@@ -229,7 +248,15 @@ def _warn_of_one_l0(data: Mapping[str, Any]) -> None:
         )
 
 
-def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int:
+def quality(
+    given: Mapping[str, Any],
+    folder: Path,
+    *,
+    conditioning: bool = False,
+    seeds: int = 3,
+    store: Path | None = None,
+    json: Path | None = None,
+) -> int:
     """Measure dictionaries on scenes that they were not trained on."""
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
@@ -241,7 +268,7 @@ def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int
     model = load(config.model or REFERENCE)
     found = scene_set(model, config.images, seed=config.seed)
     lab = Lab(model, found.asserted, config.seed)
-    rows, data = [], {}
+    data: dict[str, dict[str, Any]] = {}
     with progress() as tell:
         places = find_dictionaries(folder)
         for at, place in enumerate(places):
@@ -252,17 +279,60 @@ def quality(given: Mapping[str, Any], folder: Path, *, json: Path | None) -> int
             if kept.site not in model.sites or shape.blocks or shape.transcoder:
                 warn(f"note: {name} is left out: no autoencoder of a site of {model.name}")
                 continue
-            one = measure(lab, kept)
-            data[name] = {"site": kept.site, "config": shape.plain(), **one.plain()}
-            control = "" if one.control is None else f"{one.control[4]:.0%}"
-            rows.append((name, f"{one.fve:.3f}", f"{one.l0:.1f}", f"{one.dead:.0%}",
-                         f"{one.tokens_recovered_mean:.3f}", f"{one.tokens_recovered_zero:.3f}",
-                         control))  # fmt: skip
+            data[name] = {
+                "site": kept.site, "config": shape.plain(), **measure(lab, kept).plain(),
+                "conditioning": None,
+            }  # fmt: skip
+            if shape.query and conditioning:
+                data[name]["conditioning"] = _conditioned(lab, kept, place, store, seeds, tell)
     if not data:
         raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
     _warn_of_one_l0(data)
     columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
-               "#control by 4")  # fmt: skip
+               "#control by 4", "query helps")  # fmt: skip
+    rows = [_quality_row(name, one) for name, one in data.items()]
     console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
+    for name, one in data.items():
+        if (held := one["conditioning"]) is not None:
+            _say_conditioning(name, held)
     write_json(json, {"model": model.name, "scenes": len(lab), "dictionaries": data})
     return 0
+
+
+def _quality_row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
+    held = one["conditioning"]
+    helps = "-" if not one["config"]["query"] else "not tested"
+    if held is not None:
+        helps = "yes" if held["helps"] else "no"
+    return (
+        name, f"{one['fve']:.3f}", f"{one['l0']:.1f}", f"{one['dead']:.0%}",
+        f"{one['tokens_recovered_mean']:.3f}", f"{one['tokens_recovered_zero']:.3f}",
+        "" if one["control"] is None else f"{one['control'][4]:.0%}", helps,
+    )  # fmt: skip
+
+
+def _conditioned(
+    lab: Any, kept: Any, place: Path, store: Path | None, seeds: int, tell: Any
+) -> dict[str, Any]:
+    from arrcoc_verify.dictionary.conditioning import ARMS
+    from arrcoc_verify.dictionary.helping import helping, store_beside
+
+    done = iter(range(10**6))
+    try:
+        found = helping(
+            lab, kept, store_beside(place, store), place, seeds=seeds,
+            tell=lambda text: tell(f"{place.name}: {text}", next(done), seeds * len(ARMS)),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        raise Stopped("stopped; finished twins are kept: the same command goes on") from None
+    return found.plain()
+
+
+def _say_conditioning(name: str, held: Mapping[str, Any]) -> None:
+    value, low, high = held["gain"]
+    line(
+        f"{name}: the query {'helps' if held['helps'] else 'is not shown to help'}: variance "
+        f"explained {value:+.4f} [{low:+.4f}, {high:+.4f}] against as many parameters without it"
+    )
+    for reason in held["reasons"]:
+        line(f"  {reason}")

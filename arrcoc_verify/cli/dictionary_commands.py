@@ -80,6 +80,12 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
     steps: Annotated[int, _option("--steps", "N", "Batches.")] = 2000,
     batch_size: Annotated[int, _option("--batch-size", "N", "Samples of a batch.")] = 1024,
     precision: Annotated[str, _option("--precision", "P", "float32 or bfloat16.")] = "float32",
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard", help="Processes of torchrun share out the latents instead of the samples."
+        ),
+    ] = False,
     seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
     device: Annotated[str | None, _option("--device", "cpu|cuda", "Where it trains.")] = None,
     out: Annotated[
@@ -102,6 +108,7 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
         "architecture": architecture, "k": k or [16.0], "latents": latents or [],
         "expansion": expansion, "conditional": conditional, "turns": turns, "skip": skip,
         "steps": steps, "batch_size": batch_size, "precision": precision,
+        "shard": shard,
     }  # fmt: skip
     raise typer.Exit(dictionaries.train(given, options, json=json, resume=resume))
 
@@ -130,13 +137,27 @@ def features(  # noqa: PLR0913 - a door: one parameter an option
     raise typer.Exit(code)
 
 
-def quality(
+def quality(  # noqa: PLR0913 - a door: one parameter an option
     dictionaries: Annotated[
         Path, typer.Argument(metavar="DIR", help="Dictionaries, as train-dictionary keeps them.")
     ],
     model: Annotated[str | None, _option("--model", "M", "As of audit.")] = None,
     images: Annotated[
         File, _option("--images", "DIR|CSV|COCO", "Pictures; default: those embedded.")
+    ] = None,
+    conditioning: Annotated[
+        bool,
+        typer.Option(
+            "--conditioning",
+            help="Judge whether the query helps: conditional dictionaries are trained anew beside "
+            "twins without the query, or with another's.",
+        ),
+    ] = False,
+    seeds: Annotated[
+        int, _option("--seeds", "N", "Dictionaries of each kind for that, 3 or more.")
+    ] = 3,
+    store: Annotated[
+        File, _option("--store", "DIR", "Activations for that; default: those kept beside them.")
     ] = None,
     seed: Annotated[int | None, _option("--seed", "N", "Of every draw.")] = None,
     json: Json = None,
@@ -149,7 +170,10 @@ def quality(
     from arrcoc_verify.cli import dictionaries as commands
 
     given = {"model": model, "images": images, "seed": seed}
-    raise typer.Exit(commands.quality(given, dictionaries, json=json))
+    code = commands.quality(
+        given, dictionaries, conditioning=conditioning, seeds=seeds, store=store, json=json
+    )
+    raise typer.Exit(code)
 
 
 def sae_world(

@@ -7,9 +7,12 @@ the wrong query costs, and if nothing is smuggled: no image is drawn from the qu
 does not fire more latents, and firing does not depend on the query by more bits than are to be had.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,9 +22,11 @@ from torch import Tensor
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.recovery import recovery
+from arrcoc_verify.dictionary.storage import Kept, load_dictionary, save_dictionary
 from arrcoc_verify.dictionary.training import Recipe, Source, Trainer
 from arrcoc_verify.dictionary.twins import Shuffled, matched, shuffled
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import StoreError, UsageError
+from arrcoc_verify.report.atomic import sha256
 from arrcoc_verify.stats.interval import mean_interval
 
 NULL_IMAGE = 0.001
@@ -155,6 +160,7 @@ def trained(
     recipe: Recipe,
     seeds: Sequence[int],
     tell: Callable[[str], None] = lambda _: None,
+    folder: Path | None = None,
 ) -> dict[str, list[Dictionary]]:
     """Train a conditional dictionary and its twins, one of each a seed, by the names in `ARMS`.
 
@@ -164,6 +170,8 @@ def trained(
         recipe: for all of them; its seed is replaced.
         seeds: at least three.
         tell: called before each fit.
+        folder: where fits are kept, and taken from if they are of this config, recipe and case;
+            None keeps none.
 
     Raises:
         UsageError: fewer than three seeds, or a config without a query.
@@ -183,8 +191,31 @@ def trained(
             source: Source = case.source
             if name == "shuffled_query":
                 source = Shuffled(source=source, seed=seed)
-            made[name].append(Trainer(form, replace(recipe, seed=seed), source).train())
+            place = None if folder is None else folder / f"{name}-{seed}"
+            made[name].append(_fitted(form, replace(recipe, seed=seed), source, place))
     return made
+
+
+def _fitted(
+    config: DictionaryConfig, recipe: Recipe, source: Source, place: Path | None
+) -> Dictionary:
+    """Return a trained dictionary: the one that was kept, if it is of the same training."""
+    if place is None:
+        return Trainer(config, recipe, source).train()
+    about = {"recipe": asdict(recipe), "first_batch": _digest(source.batch(0))}
+    about = json.loads(json.dumps(about))  # as it is read again
+    with suppress(StoreError):
+        kept = load_dictionary(place)
+        if kept.about == about and kept.dictionary.config == config:
+            return kept.dictionary
+    made = Trainer(config, recipe, source).train()
+    save_dictionary(place, Kept(dictionary=made, about=about))
+    return made
+
+
+def _digest(samples: Samples) -> str:
+    held = [v for v in (samples.x, samples.query, samples.target) if v is not None]
+    return sha256(b"".join(value.contiguous().numpy().tobytes() for value in held))
 
 
 @torch.no_grad()

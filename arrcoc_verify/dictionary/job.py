@@ -16,8 +16,10 @@ from arrcoc_verify.dictionary.architecture import Architecture, Dictionary, Dict
 from arrcoc_verify.dictionary.checkpoint import NAME
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.rotation import rotation_test
+from arrcoc_verify.dictionary.sharding import ShardedTrainer
 from arrcoc_verify.dictionary.storage import CONFIG, Kept, load_dictionary, save_dictionary
 from arrcoc_verify.dictionary.training import Figures, Recipe, Trainer
+from arrcoc_verify.dictionary.workers import Workers
 from arrcoc_verify.errors import UsageError
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import write_text
@@ -186,6 +188,7 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
     size: int = 1024,
     device: str = "cpu",
     resume: bool = False,
+    sharded: bool = False,
     tell: Callable[[Figures], None] = lambda _: None,
 ) -> Kept:
     """Train one dictionary on a store, keep it in `folder` and return it.
@@ -198,6 +201,7 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
         size: samples of a batch.
         device: where it is trained.
         resume: take a finished dictionary as it is, and go on from a checkpoint.
+        sharded: processes share out the latents, not the samples.
         tell: called after each step.
     """
     if resume and (folder / CONFIG).is_file():
@@ -205,7 +209,9 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
     source = source_of(store, plan, size=size, seed=recipe.seed)
     channels = [_channels(store, name) for name in plan.inputs]
     config = plan.config(source.batch(0), channels)
-    fit = Fit(recipe=recipe, source=source, device=device, resume=resume, tell=tell)
+    fit = Fit(
+        recipe=recipe, source=source, device=device, resume=resume, sharded=sharded, tell=tell
+    )
     rotation: Mapping[str, Any] | None = None
     if config.turns:
         dictionary, rotation = turned(config, fit, folder)
@@ -220,10 +226,11 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
         "samples": recipe.steps * size, "examples": len(source.rows),
         "held_out": measured, **({"rotation": rotation} if rotation else {}),
     })  # fmt: skip
-    save_dictionary(folder, kept)
-    for name in (CHECKPOINT, STILL):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    (folder / ROTATION).unlink(missing_ok=True)
+    if Workers.present().first:
+        save_dictionary(folder, kept)
+        for name in (CHECKPOINT, STILL):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / ROTATION).unlink(missing_ok=True)
     return kept
 
 
@@ -235,15 +242,22 @@ class Fit:
     source: StoreSource
     device: str
     resume: bool
+    sharded: bool
     tell: Callable[[Figures], None]
 
     def made(self, config: DictionaryConfig, checkpoint: Path) -> Dictionary:
         """Return a trained dictionary; its state is kept on the way."""
-        trainer = Trainer(config, self.recipe, self.source, device=self.device)
+        if self.sharded:
+            trainer: Trainer = ShardedTrainer(config, self.recipe, self.source, device=self.device)
+            team = Workers.present()
+            checkpoint = checkpoint / f"share-{team.rank}-of-{team.size}"
+        else:
+            trainer = Trainer(config, self.recipe, self.source, device=self.device)
         if self.resume and (checkpoint / NAME).is_file():
             trainer.load(checkpoint)
         every = max(100, self.recipe.steps // 10)
-        return trainer.train(self.tell, keep=checkpoint, every=every).cpu()
+        made = trainer.train(self.tell, keep=checkpoint, every=every)
+        return trainer.whole() if isinstance(trainer, ShardedTrainer) else made.cpu()
 
 
 def turned(
@@ -261,7 +275,8 @@ def turned(
     else:
         judged = fit.source.held_out()
         found = asdict(rotation_test(still, fit.source, judged, fit.recipe, tell=fit.tell))
-        write_text(kept, json.dumps(found))
+        if Workers.present().first:
+            write_text(kept, json.dumps(found))
     return (fit.made(config, folder / CHECKPOINT) if found["turns"] else still), found
 
 

@@ -113,7 +113,7 @@ def loss(
     codes, least = _selected(dictionary, evidence, shifted, terms, workers)
     decoded = dictionary.decode(codes, query=samples.query, x=samples.x)
     wanted = samples.wanted
-    error = _square(wanted - decoded) / terms.variance
+    error = square(wanted - decoded) / terms.variance
     l0 = workers.mean((codes.detach() > 0).sum(-1).float().mean())
     total = error
     if kind == "matryoshka":
@@ -137,7 +137,8 @@ def loss(
     return Loss(total=total, error=workers.mean(error.detach()), l0=l0, fired=fired, least=least)
 
 
-def _square(error: Tensor) -> Tensor:
+def square(error: Tensor) -> Tensor:
+    """Return the sum of squares over channels, mean over samples."""
     return error.float().square().sum(-1).mean()
 
 
@@ -185,7 +186,7 @@ def _nested(dictionary: Dictionary, codes: Tensor, samples: Samples) -> Tensor:
             for at in range(dictionary.config.turns):
                 part = codes[..., first:last] @ dictionary.dec_turn[at, first:last]
                 decoded = decoded + turn[..., at, None] * part
-        errors.append(_square(samples.wanted - start - decoded))
+        errors.append(square(samples.wanted - start - decoded))
     return torch.stack(errors).mean()
 
 
@@ -200,7 +201,7 @@ def _gate_terms(dictionary: Dictionary, gate: Tensor, samples: Samples, terms: T
     if dictionary.config.skip:
         decoded = decoded + samples.x @ dictionary.W_skip.detach().T
     sparsity = (open_gate * dictionary.weights()).sum(-1).mean()
-    return terms.penalty * sparsity + _square(samples.wanted - decoded) / terms.variance
+    return terms.penalty * sparsity + square(samples.wanted - decoded) / terms.variance
 
 
 def _auxiliary(
@@ -217,9 +218,9 @@ def _auxiliary(
     codes = keep_topk(shifted[..., columns].relu(), count)
     explained = codes @ dictionary.W_dec[columns]
     centre = workers.mean(residual.flatten(0, -2).mean(0))
-    spread = workers.mean(_square(residual - centre)).clamp(min=1e-12)
+    spread = workers.mean(square(residual - centre)).clamp(min=1e-12)
     share = min(len(columns) / terms.aux_latents, 1.0)
-    return share * _square(residual - explained) / spread
+    return share * square(residual - explained) / spread
 
 
 class _Jump(torch.autograd.Function):

@@ -29,6 +29,10 @@ from arrcoc_verify.report.atomic import make_folder, sha256, write_bytes, write_
 
 CONFIG, WEIGHTS = "dictionary.json", "dictionary.safetensors"
 FORMAT, VERSION = "arrcoc-dictionary", 1
+ACTIVATIONS = "activations"
+"""Folder beside dictionaries with what they were trained on."""
+TWINS = "twins"
+"""Folder in a dictionary's own, with what it was compared with; nothing else looks there."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,12 +105,13 @@ def load_dictionary(folder: Path) -> Kept:
 
 
 def find_dictionaries(folder: Path) -> list[Path]:
-    """Return the folders of dictionaries at or below a folder, in order.
+    """Return the folders of dictionaries at or below a folder, in order, without their twins.
 
     Raises:
         StoreError: there is none.
     """
-    found = sorted(path.parent for path in folder.rglob(CONFIG)) if folder.is_dir() else []
+    places = sorted(path.parent for path in folder.rglob(CONFIG)) if folder.is_dir() else []
+    found = [place for place in places if TWINS not in place.relative_to(folder).parts]
     if not found:
         raise StoreError(
             f"wanted a folder with dictionaries, found none in {folder}: "

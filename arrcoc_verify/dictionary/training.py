@@ -126,6 +126,7 @@ class Trainer:
     """A dictionary in training.
 
     Attributes:
+        config: of the whole dictionary.
         dictionary: what is trained, in the data's own scale.
         recipe: how.
         step: number of steps done.
@@ -144,18 +145,20 @@ class Trainer:
         """Draw a dictionary and fit its start to the first batch."""
         self.recipe, self.source = recipe, source
         self.workers = workers or Workers.present()
-        self.dictionary = Dictionary(config, seed=recipe.seed)
+        self.config = config
+        whole = Dictionary(config, seed=recipe.seed)
         first = source.batch(0)
         self.samples = len(first.x)
-        begun = start(self.dictionary, first, seed=recipe.seed, blend=recipe.blend)
-        self.dictionary.to(device)
+        begun = start(whole, first, seed=recipe.seed, blend=recipe.blend)
+        self.dictionary = self._own(whole).to(device)
         self.device, self.step = device, 0
         self.terms = Terms(
             variance=begun.variance, bandwidth=begun.bandwidth, l0=recipe.l0, aux=recipe.aux,
             penalty=1e-3 / math.sqrt(begun.variance) if recipe.penalty is None else recipe.penalty,
             aux_latents=recipe.aux_latents or max(1, config.d_in // 2),
         )  # fmt: skip
-        self.silent = torch.zeros(config.latents, dtype=torch.int64, device=device)
+        own = self.dictionary.config.latents
+        self.silent = torch.zeros(own, dtype=torch.int64, device=device)
         self._kept = torch.zeros(2, dtype=torch.float64, device=device)  # mean of least, weight
         parameters = [p for p in self.dictionary.parameters() if p.requires_grad]
         self.workers.same_(list(self.dictionary.state_dict().values()))
@@ -195,8 +198,29 @@ class Trainer:
             done = self.step == self.recipe.steps
             if keep is not None and self.workers.rank == 0 and (self.step % every == 0 or done):
                 self.save(keep)
-        calibrate(self.dictionary, _on(self.source.held_out(), self.device))
+        self._calibrated()
         return self.dictionary
+
+    def held_out(self) -> Samples:
+        """Return held-out samples, where the dictionary is."""
+        return _on(self.source.held_out(), self.device)
+
+    # What a share of a dictionary does otherwise
+
+    def _own(self, whole: Dictionary) -> Dictionary:
+        """Return what this process trains of the whole."""
+        return whole
+
+    def _loss(self, samples: Samples, dead: Tensor | None) -> Loss:
+        way = sparse_loss if applies(self.dictionary, self.workers) else loss
+        return way(self.dictionary, samples, self.terms, dead, self.workers)
+
+    def _clipped(self) -> Tensor:
+        """Clip the gradients and return the norm that they had."""
+        return torch.nn.utils.clip_grad_norm_(self.dictionary.parameters(), self.recipe.clip)
+
+    def _calibrated(self) -> None:
+        calibrate(self.dictionary, self.held_out())
 
     def advance(self) -> Figures:
         """Do one step.
@@ -206,15 +230,13 @@ class Trainer:
         """
         samples = _on(self.source.batch(self.step).part(self.workers), self.device)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate(self.dictionary.config.latents) * self.recipe.factor(
-                self.step
-            )
+            group["lr"] = self.recipe.rate(self.config.latents) * self.recipe.factor(self.step)
         self.optimiser.zero_grad(set_to_none=True)
         result = self._differentiated(samples)
         gradients = [p.grad for p in self.dictionary.parameters() if p.grad is not None]
         self.workers.average_(gradients)
         _remove_parallel(self.dictionary)
-        norm = torch.nn.utils.clip_grad_norm_(self.dictionary.parameters(), self.recipe.clip)
+        norm = self._clipped()
         if not bool(torch.isfinite(norm)):
             raise NonFinite(
                 f"the loss is not finite at step {self.step}: lower the learning rate, or look at "
@@ -237,8 +259,7 @@ class Trainer:
         half = self.recipe.precision == "bfloat16"
         try:
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=half):
-                way = sparse_loss if applies(self.dictionary, self.workers) else loss
-                result = way(self.dictionary, samples, self.terms, dead, self.workers)
+                result = self._loss(samples, dead)
             result.total.backward()
             if full.turns and self.step < self.recipe.turn_after * self.recipe.steps:
                 for name in TURNING:
@@ -315,20 +336,25 @@ def calibrate(dictionary: Dictionary, held_out: Samples) -> None:
     config = dictionary.config
     if config.architecture not in BATCHWISE:
         return
-    found: list[Tensor] = []
-    keep = round(config.k * len(held_out.x))
-    for at in range(0, len(held_out.x), 4096):  # only what may be kept is held at once
-        x = held_out.x[at : at + 4096]
-        query = None if held_out.query is None else held_out.query[at : at + 4096]
-        codes = (dictionary.evidence(x, query) + dictionary.shift(query, 2)).relu()
-        weighted = (codes * dictionary.weights()).flatten()
-        found.append(weighted.topk(min(4 * round(config.k * len(x)), weighted.numel())).values)
-    values = torch.cat(found)
-    values = values[values > 0].sort(descending=True).values
+    values, keep = largest(dictionary, held_out), round(config.k * len(held_out.x))
     if len(values) > keep:
         dictionary.threshold.copy_((values[keep - 1] + values[keep]) / 2)
     elif len(values):
         dictionary.threshold.fill_(0.0)
+
+
+def largest(dictionary: Dictionary, samples: Samples) -> Tensor:
+    """Return the largest weighted codes above 0 of samples, falling: far more than k of each."""
+    found: list[Tensor] = []
+    for at in range(0, len(samples.x), 4096):  # only what may be kept is held at once
+        x = samples.x[at : at + 4096]
+        query = None if samples.query is None else samples.query[at : at + 4096]
+        codes = (dictionary.evidence(x, query) + dictionary.shift(query, 2)).relu()
+        weighted = (codes * dictionary.weights()).flatten()
+        many = min(4 * round(dictionary.config.k * len(x)), weighted.numel())
+        found.append(weighted.topk(many).values)
+    values = torch.cat(found)
+    return values[values > 0].sort(descending=True).values
 
 
 def _remove_parallel(dictionary: Dictionary) -> None:

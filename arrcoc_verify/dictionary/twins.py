@@ -40,4 +40,4 @@ def matched(config: DictionaryConfig) -> DictionaryConfig:
     wanted = Dictionary(config).parameter_count()
     made = Dictionary(plain)
     more = (wanted - made.parameter_count()) / made.latent_parameters()
-    return replace(plain, latents=max(config.latents, config.latents + round(more)))
+    return replace(plain, latents=config.latents + max(0, round(more)), prefixes=())

@@ -1,0 +1,130 @@
+"""Whether the query helps a dictionary of a user's model: its twins are trained and compared.
+
+All are trained on the activations that the dictionary was trained on, and judged on a lab's scenes,
+each asked its own query and another.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from arrcoc_verify.activations import ActivationStore
+from arrcoc_verify.dictionary.activations import HELD, StoreSource
+from arrcoc_verify.dictionary.conditioning import Case, Comparison, compared, trained
+from arrcoc_verify.dictionary.job import Plan, source_of
+from arrcoc_verify.dictionary.losses import Samples
+from arrcoc_verify.dictionary.storage import ACTIVATIONS, TWINS, Kept
+from arrcoc_verify.dictionary.training import Recipe
+from arrcoc_verify.errors import StoreError, TooFewUnits, UsageError
+from arrcoc_verify.graph import Run
+from arrcoc_verify.lab import Lab, NotApplicable
+from arrcoc_verify.model import patches_last
+from arrcoc_verify.stats.sample import MIN_UNITS
+
+
+def store_beside(place: Path, given: Path | None = None) -> ActivationStore:
+    """Return the activations that a dictionary was trained on.
+
+    Raises:
+        StoreError: none are named, and none lie beside its folder.
+    """
+    path = given or place.parent / ACTIVATIONS
+    if not path.is_dir():
+        raise StoreError(
+            f"wanted the activations that {place} was trained on, to train its twins; found none "
+            f"at {path}: name them by --store"
+        )
+    return ActivationStore.open(path)
+
+
+def helping(
+    lab: Lab,
+    kept: Kept,
+    store: ActivationStore,
+    folder: Path,
+    *,
+    seeds: int = 3,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Train a conditional dictionary anew with its twins, and return what the query is good for.
+
+    Args:
+        lab: scenes to judge on.
+        kept: a conditional dictionary, as `train_plan` keeps it.
+        store: the activations that it was trained on.
+        folder: of the dictionary; its twins are kept there, so that a stopped run goes on.
+        seeds: dictionaries of each kind, at least 3.
+        tell: called before each fit.
+
+    Raises:
+        StoreError: nothing says how the dictionary was trained.
+        TooFewUnits: the lab has too few independent scenes.
+        UsageError: it has no query, or there are fewer than three seeds.
+    """
+    config = kept.dictionary.config
+    if not config.query:
+        raise UsageError(f"the dictionary in {folder} has no query that could help")
+    if (count := len(set(lab.clusters()))) < MIN_UNITS:
+        raise TooFewUnits(
+            f"whether the query helps is judged on {MIN_UNITS} independent pictures or more, "
+            f"got {count}"
+        )
+    try:
+        told: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in kept.about["recipe"].items()
+        }
+        recipe = Recipe(**told)
+        size = int(kept.about["samples"]) // recipe.steps
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{folder} does not say how its dictionary was trained, so that twins of it cannot be"
+        ) from error
+    plan = Plan(name=folder.name, inputs=(kept.site,), k=config.k, conditional=True)
+    source = source_of(store, plan, size=size, seed=recipe.seed)
+    case = case_of(lab, kept, source)
+    first = recipe.seed
+    arms = trained(case, config, recipe, range(first, first + seeds), tell, folder / TWINS)
+    return compared(case, arms)
+
+
+def case_of(lab: Lab, kept: Kept, source: StoreSource) -> Case:
+    """Return training samples, and the lab's scenes to judge on: each with every query it has."""
+    runs = [lab.clean]
+    for kind in ("other", "absent"):
+        try:
+            runs.append(lab.asked(kind))
+        except NotApplicable:
+            continue
+    parts = [_samples(run, lab, kept, source.scale) for run in runs]
+    texts = {text: at for at, text in enumerate(dict.fromkeys(q for r in runs for q in r.queries))}
+    names = {name: at for at, name in enumerate(dict.fromkeys(lab.clusters()))}
+    each = len(parts[0].x) // len(lab)
+    asked = torch.tensor([texts[text] for run in runs for text in run.queries])
+    units = torch.tensor([names[name] for _ in runs for name in lab.clusters()])
+    whole = Samples(
+        x=torch.cat([part.x for part in parts]),
+        query=torch.cat([part.query for part in parts if part.query is not None]),
+    )
+    keep = slice(None, None, -(-len(whole.x) // HELD))
+    return Case(
+        source=source, judged=replace(whole, x=whole.x[keep], query=_taken(whole, keep)),
+        asked=asked.repeat_interleave(each)[keep], units=units.repeat_interleave(each)[keep],
+    )  # fmt: skip
+
+
+def _taken(samples: Samples, keep: slice) -> torch.Tensor | None:
+    return None if samples.query is None else samples.query[keep]
+
+
+def _samples(run: Run, lab: Lab, kept: Kept, scale: float) -> Samples:
+    """Return the patches of a run with their queries, in the scale of training."""
+    site, asked = lab.model.site(kept.site), lab.model.site(str(kept.about["query_site"]))
+    value = patches_last(run[site.name], site, lab.grid).float()
+    query = run[asked.name].float().flatten(1)
+    return Samples(
+        x=value.flatten(0, 1) * scale,
+        query=query[:, None].expand(-1, value.shape[1], -1).flatten(0, 1),
+    )

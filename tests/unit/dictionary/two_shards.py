@@ -1,0 +1,47 @@
+"""Train small dictionaries whose latents are shared out; `test_sharding.py` runs this file."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from arrcoc_verify.dictionary.architecture import DictionaryConfig
+from arrcoc_verify.dictionary.sharding import ShardedTrainer
+from arrcoc_verify.dictionary.training import Recipe
+from arrcoc_verify.dictionary.worlds import World
+
+CASES = {
+    "topk": {"architecture": "topk"},
+    "batchtopk": {"architecture": "batchtopk", "query": 12},
+    "crosscoder": {"architecture": "batchtopk", "blocks": (8, 16)},
+}
+RECIPE = Recipe(steps=20, dead_after=64)
+
+
+def config_of(case):
+    return DictionaryConfig(d_in=24, latents=48, k=2, **CASES[case])
+
+
+def world():
+    return World.make("prior", seed=0, size=64)
+
+
+def main(folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    for case in CASES:
+        trainer = ShardedTrainer(config_of(case), RECIPE, world())
+        assert trainer.dictionary.config.latents == 48 // dist.get_world_size()
+        trainer.train()
+        made = trainer.whole()
+        if dist.get_rank() == 0:
+            save_file(made.state_dict(), folder / f"{case}.safetensors")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main(Path(sys.argv[1]))
