@@ -10,7 +10,8 @@ CHOSEN = frozenset({
     "map-transposed:salience", "map-coarse:salience", "map-quantised:query_relevance@4",
     "query-tail:all@5", "query-capitals-lost:all", "map-capped:information@0.5",
     "map-swollen:information", "map-capped:relevance@0.5", "map-quantised:relevance@8",
-    "vector-doubled:weights-0", "vector-doubled:tensions-1",
+    "vector-doubled:weights-0", "vector-doubled:tensions-1", "map-blurred:information@3",
+    "map-blurred:query_relevance@5", "map-floored:information",
 })  # fmt: skip
 """General faults that are controls of claims."""
 

@@ -13,8 +13,11 @@ CONTROLS = frozenset(fault.operator for fault in FAULTS)
 """Operators that were written together with the claims that they are the controls of."""
 
 LED_TO_A_CLAIM: dict[str, str] = {
-    "map-floored": "knowing.information-answers-every-step",
+    "map-floored": "knowing.information-tells-patches-apart",
     "map-swollen": "knowing.scores-belong-to-their-patch",
+    "map-blurred": "knowing.scores-stay-in-their-patch",
+    "map-folded": "knowing.information-answers-every-step",
+    "map-peaks-only": "knowing.information-answers-every-step",
     "vector-doubled": "balancing.weights-are-shares, balancing.tensions-in-range",
 }
 """Open operators -> the claim or gate that was added, or changed, because of them."""

@@ -1,7 +1,8 @@
 """Which stage the evidence points to, found without a sound twin.
 
-A gate that failed is repeated with every site read: the first site that differs lies at the fault,
-since what comes before it is as it should be. Claims vote for the parts between what they write and
+A defect that all scorers share lies in what they are given. A gate that failed is repeated with
+every site read: the first site that differs lies at the fault, since what comes before it is as it
+should be. Claims vote for the parts between what they write and
 what they read; the fault lies in a part that all refuted ones can blame. Between pictures, queries
 and the scorer that joins them, donors decide.
 """
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.locating.differing import first_of_gates
 from arrcoc_verify.locating.donors import picture_put_right, query_suspected
+from arrcoc_verify.locating.entrance import entrance_suspected
 from arrcoc_verify.suite.spans import BEFORE, PARTS, SCORER_PARTS, part_of_role, span
 from arrcoc_verify.verdict import GateResult, Outcome, Verdict
 
@@ -63,12 +65,15 @@ def suspect(
     """
     failed = failed_by_reading(gates)
     refuted = [v for v in verdicts if v.outcome is Outcome.REFUTED]
-    found = _of_gates(failed, selected)
-    if found is not None:
-        return found
     if not refuted and not failed:
         return None
-    return _of_claims(refuted, verdicts, asserted)
+    # A model that does not repeat itself answers no experiment: its gates come first.
+    if not any(gate.id.startswith("runtime.") for gate in failed):
+        broken = [*(verdict.id for verdict in refuted), *(gate.id for gate in failed)]
+        shared = entrance_suspected(selected, broken)
+        if shared:
+            return Suspect(stage="input", part="input", site="", reason=shared)
+    return _of_gates(failed, selected) or _of_claims(refuted, verdicts, asserted)
 
 
 def _of_gates(failed: Sequence[GateResult], lab: Lab) -> Suspect | None:
@@ -107,14 +112,15 @@ def _first_of(votes: Mapping[str, float]) -> str:
 def parts_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, ...]]:
     """Return the parts that each claim speaks of, as far as other claims do not clear them.
 
-    A claim that gives a figure for each scorer does not speak of those whose own figure is fine.
+    A claim that gives a figure for each scorer, and does not hold, does not speak of those whose
+    own figure is fine.
     """
     held = {v.id for v in verdicts if v.outcome is Outcome.HOLDS}
     spans = {}
     for one in verdicts:
         parts = span(one.id, one.stage)
         figures = {SCORED[k]: v for k, v in one.numbers.items() if k in SCORED}
-        if figures and len(set(figures) & set(parts)) > 1:
+        if one.id not in held and len(set(figures) & set(parts)) > 1:
             worst = max(figures.values())
             fine = {part for part, value in figures.items() if value < 0.5 * worst}
             parts = tuple(part for part in parts if part not in fine)

@@ -45,6 +45,7 @@ _SPANS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("knowing.entropy-spares-salience", (*_SEEING, "salience")),
     ("knowing.contrast-spares-information", (*_SEEING, "information")),
     ("knowing.*-spares-query-relevance", (*_SEEING, "coupling")),
+    ("knowing.scores-stay-*", ("information", "coupling")),
     ("knowing.scores-*", (*_SEEING, "information", "salience", "coupling")),
     ("balancing.*-for-*-queries", ("query", "balancing")),
     ("balancing.*-moves-tokens", ("balancing", "attending")),
