@@ -11,7 +11,7 @@ from arrcoc_verify.cli.ending import Stopped
 from arrcoc_verify.cli.output import console, line, new_folder, progress, table, warn, write_json
 from arrcoc_verify.cli.reading import settled
 from arrcoc_verify.config import REFERENCE
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import StoreError, UsageError
 
 
 def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int:
@@ -82,11 +82,14 @@ def _trained(
     from arrcoc_verify.activations import ActivationStore
     from arrcoc_verify.adapters import load
     from arrcoc_verify.dictionary import job
+    from arrcoc_verify.dictionary.sharding import check_divisible
     from arrcoc_verify.dictionary.storage import ACTIVATIONS
     from arrcoc_verify.dictionary.training import Recipe
 
     model = load(config.model or REFERENCE)
     plans = _plans(model, options)
+    if options["shard"]:
+        check_divisible(options["architecture"], options["turns"])
     recipe = Recipe(steps=options["steps"], seed=config.seed, precision=options["precision"])
     if team.first:
         _store(model, config, plans, out, options)
@@ -260,34 +263,20 @@ def quality(
     """Measure dictionaries on scenes that they were not trained on."""
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
-    from arrcoc_verify.dictionary.quality import quality as measure
-    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+    from arrcoc_verify.dictionary.conditioning import MIN_SEEDS
     from arrcoc_verify.lab import Lab
 
     config = settled(given)
+    if conditioning and seeds < MIN_SEEDS:
+        raise UsageError(
+            f"one seed proves nothing: wanted --seeds {MIN_SEEDS} or more, got {seeds}"
+        )
     model = load(config.model or REFERENCE)
-    found = scene_set(model, config.images, seed=config.seed)
-    lab = Lab(model, found.asserted, config.seed)
-    data: dict[str, dict[str, Any]] = {}
-    with progress() as tell:
-        places = find_dictionaries(folder)
-        for at, place in enumerate(places):
-            name = str(place.relative_to(folder))
-            tell(name, at, len(places))
-            kept = load_dictionary(place)
-            shape = kept.dictionary.config
-            if kept.site not in model.sites or shape.blocks or shape.transcoder:
-                warn(f"note: {name} is left out: no autoencoder of a site of {model.name}")
-                continue
-            data[name] = {
-                "site": kept.site, "config": shape.plain(), **measure(lab, kept).plain(),
-                "conditioning": None,
-            }  # fmt: skip
-            if shape.query and conditioning:
-                data[name]["conditioning"] = _conditioned(lab, kept, place, store, seeds, tell)
-    if not data:
-        raise UsageError(f"no dictionary in {folder} is of a site of {model.name}")
+    lab = Lab(model, scene_set(model, config.images, seed=config.seed).asserted, config.seed)
+    data = _measured(lab, folder, seeds if conditioning else 0, store)
     _warn_of_one_l0(data)
+    if conditioning and not any(one["config"]["query"] for one in data.values()):
+        warn(f"note: no dictionary in {folder} is conditional: train some with --conditional")
     columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
                "#control by 4", "query helps")  # fmt: skip
     rows = [_quality_row(name, one) for name, one in data.items()]
@@ -297,6 +286,33 @@ def quality(
             _say_conditioning(name, held)
     write_json(json, {"model": model.name, "scenes": len(lab), "dictionaries": data})
     return 0
+
+
+def _measured(lab: Any, folder: Path, seeds: int, store: Path | None) -> dict[str, dict[str, Any]]:
+    """Return the figures of each dictionary of a site of the model, by the name of its folder."""
+    from arrcoc_verify.dictionary.quality import quality as measure
+    from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
+
+    places = find_dictionaries(folder)
+    data: dict[str, dict[str, Any]] = {}
+    with progress() as tell:
+        for at, place in enumerate(places):
+            name = str(place.relative_to(folder))
+            tell(name, at, len(places))
+            kept = load_dictionary(place)
+            shape = kept.dictionary.config
+            if kept.site not in lab.model.sites or shape.blocks or shape.transcoder:
+                warn(f"note: {name} is left out: no autoencoder of a site of {lab.model.name}")
+                continue
+            data[name] = {
+                "site": kept.site, "config": shape.plain(), **measure(lab, kept).plain(),
+                "conditioning": None,
+            }  # fmt: skip
+            if shape.query and seeds:
+                data[name]["conditioning"] = _conditioned(lab, kept, place, store, seeds, tell)
+    if not data:
+        raise UsageError(f"no dictionary in {folder} is of a site of {lab.model.name}")
+    return data
 
 
 def _quality_row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -313,7 +329,8 @@ def _quality_row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _conditioned(
     lab: Any, kept: Any, place: Path, store: Path | None, seeds: int, tell: Any
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
+    """Return what the query is good for; None, said aloud, where that cannot be found out."""
     from arrcoc_verify.dictionary.conditioning import ARMS
     from arrcoc_verify.dictionary.helping import helping, store_beside
 
@@ -323,6 +340,11 @@ def _conditioned(
             lab, kept, store_beside(place, store), place, seeds=seeds,
             tell=lambda text: tell(f"{place.name}: {text}", next(done), seeds * len(ARMS)),
         )  # fmt: skip
+    except StoreError as error:
+        if store is not None:
+            raise
+        warn(f"note: whether the query helps {place.name} was not tested: {error}")
+        return None
     except KeyboardInterrupt:
         raise Stopped("stopped; finished twins are kept: the same command goes on") from None
     return found.plain()

@@ -96,12 +96,7 @@ class StoreSource:
         return Samples(x=x.flatten(0, 1) * self.scale, query=query, target=target)
 
     def _site(self, name: str, rows: Sequence[int]) -> Tensor:
-        axes = self.store.sites[name].axes
-        value = self.store.read(name, rows).float()
-        if "channel" not in axes:
-            raise ShapeMismatch(f"site {name!r} holds one number a patch: there is nothing to code")
-        value = value.movedim(axes.index("channel"), -1)
-        return value.reshape(len(rows), -1, value.shape[-1])
+        return each_vector(self.store.read(name, rows), self.store.sites[name].axes, name)
 
     def batch(self, step: int) -> Samples:
         """Return the batch of a step."""
@@ -111,7 +106,7 @@ class StoreSource:
         number, at = divmod(rest, each)
         pool = self._filled(epoch, number)
         part = slice(at * self.size, (at + 1) * self.size)
-        return _taken(pool, part)
+        return taken(pool, part)
 
     def _filled(self, epoch: int, number: int) -> Samples:
         if self._pool is None or self._pool[0] != (epoch, number):
@@ -122,15 +117,14 @@ class StoreSource:
             pool = self.read(chosen)
             generator.manual_seed((self.seed * 1_000_003 + epoch * 8_191 + number) % 2**62)
             shuffle = torch.randperm(len(pool.x), generator=generator)
-            self._pool = ((epoch, number), _taken(pool, shuffle))
+            self._pool = ((epoch, number), taken(pool, shuffle))
         return self._pool[1]
 
     def held_out(self) -> Samples:
-        """Return held-out samples, evenly from all held-out examples."""
+        """Return held-out samples, drawn from all patches of held-out examples."""
         rows = list(self.held_rows)[: max(1, HELD // self.each) * 4]
         samples = self.read(rows)
-        step = -(-len(samples.x) // HELD)
-        return _taken(samples, slice(None, None, step))
+        return taken(samples, some_of(len(samples.x)))
 
     def fit_scale(self, k: float) -> None:
         """Scale activations so that the mean square about the mean is `k`: codes are about 1."""
@@ -139,6 +133,28 @@ class StoreSource:
         if first.target is not None:
             self.target_scale *= _size(first.target, k)
         self._pool = None
+
+
+def each_vector(value: Tensor, axes: Sequence[str], name: str) -> Tensor:
+    """Return a site's activation as `[image, vector, channel]`, float32: one sample a vector.
+
+    Raises:
+        ShapeMismatch: it has no channels.
+    """
+    if "channel" not in axes:
+        raise ShapeMismatch(f"site {name!r} holds one number a patch: there is nothing to code")
+    moved = value.float().movedim(axes.index("channel"), -1)
+    return moved.reshape(len(moved), -1, moved.shape[-1])
+
+
+def some_of(count: int, most: int = HELD) -> Tensor:
+    """Return the places of at most so many of `count` samples, drawn, in order.
+
+    A regular step would meet the same columns of every picture.
+    """
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
 
 
 def split(
@@ -174,7 +190,8 @@ def _size(x: Tensor, k: float) -> float:
     return (k / spread) ** 0.5 if spread > 0 else 1.0
 
 
-def _taken(samples: Samples, at: Tensor | slice) -> Samples:
+def taken(samples: Samples, at: Tensor | slice) -> Samples:
+    """Return some of the samples."""
     return Samples(
         x=samples.x[at],
         query=None if samples.query is None else samples.query[at],

@@ -5,23 +5,21 @@ each asked its own query and another.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from arrcoc_verify.activations import ActivationStore
-from arrcoc_verify.dictionary.activations import HELD, StoreSource
+from arrcoc_verify.dictionary.activations import StoreSource, each_vector, some_of, taken
 from arrcoc_verify.dictionary.conditioning import Case, Comparison, compared, trained
-from arrcoc_verify.dictionary.job import Plan, source_of
+from arrcoc_verify.dictionary.job import Plan, query_site, source_of
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.storage import ACTIVATIONS, TWINS, Kept
 from arrcoc_verify.dictionary.training import Recipe
 from arrcoc_verify.errors import StoreError, TooFewUnits, UsageError
 from arrcoc_verify.graph import Run
 from arrcoc_verify.lab import Lab, NotApplicable
-from arrcoc_verify.model import patches_last
 from arrcoc_verify.stats.sample import MIN_UNITS
 
 
@@ -108,22 +106,18 @@ def case_of(lab: Lab, kept: Kept, source: StoreSource) -> Case:
         x=torch.cat([part.x for part in parts]),
         query=torch.cat([part.query for part in parts if part.query is not None]),
     )
-    keep = slice(None, None, -(-len(whole.x) // HELD))
+    keep = some_of(len(whole.x))
     return Case(
-        source=source, judged=replace(whole, x=whole.x[keep], query=_taken(whole, keep)),
+        source=source, judged=taken(whole, keep),
         asked=asked.repeat_interleave(each)[keep], units=units.repeat_interleave(each)[keep],
     )  # fmt: skip
 
 
-def _taken(samples: Samples, keep: slice) -> torch.Tensor | None:
-    return None if samples.query is None else samples.query[keep]
-
-
 def _samples(run: Run, lab: Lab, kept: Kept, scale: float) -> Samples:
     """Return the patches of a run with their queries, in the scale of training."""
-    site, asked = lab.model.site(kept.site), lab.model.site(str(kept.about["query_site"]))
-    value = patches_last(run[site.name], site, lab.grid).float()
-    query = run[asked.name].float().flatten(1)
+    axes = lab.model.site(kept.site).axes
+    value = each_vector(run[kept.site], axes, kept.site)
+    query = run[kept.about.get("query_site") or query_site(lab.model)].float().flatten(1)
     return Samples(
         x=value.flatten(0, 1) * scale,
         query=query[:, None].expand(-1, value.shape[1], -1).flatten(0, 1),

@@ -13,7 +13,6 @@ from arrcoc_verify.activations import ActivationStore
 from arrcoc_verify.capture import SceneTuple, choose_sites
 from arrcoc_verify.dictionary.activations import Places, StoreSource, split
 from arrcoc_verify.dictionary.architecture import Architecture, Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.checkpoint import NAME
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.rotation import rotation_test
 from arrcoc_verify.dictionary.sharding import ShardedTrainer
@@ -247,13 +246,9 @@ class Fit:
 
     def made(self, config: DictionaryConfig, checkpoint: Path) -> Dictionary:
         """Return a trained dictionary; its state is kept on the way."""
-        if self.sharded:
-            trainer: Trainer = ShardedTrainer(config, self.recipe, self.source, device=self.device)
-            team = Workers.present()
-            checkpoint = checkpoint / f"share-{team.rank}-of-{team.size}"
-        else:
-            trainer = Trainer(config, self.recipe, self.source, device=self.device)
-        if self.resume and (checkpoint / NAME).is_file():
+        kind = ShardedTrainer if self.sharded else Trainer
+        trainer = kind(config, self.recipe, self.source, device=self.device)
+        if self.resume and trainer.has_kept(checkpoint):
             trainer.load(checkpoint)
         every = max(100, self.recipe.steps // 10)
         made = trainer.train(self.tell, keep=checkpoint, every=every)
@@ -274,7 +269,9 @@ def turned(
         found = json.loads(kept.read_text(encoding="utf-8"))
     else:
         judged = fit.source.held_out()
-        found = asdict(rotation_test(still, fit.source, judged, fit.recipe, tell=fit.tell))
+        found = asdict(
+            rotation_test(still, fit.source, judged, fit.recipe, device=fit.device, tell=fit.tell)
+        )
         if Workers.present().first:
             write_text(kept, json.dumps(found))
     return (fit.made(config, folder / CHECKPOINT) if found["turns"] else still), found

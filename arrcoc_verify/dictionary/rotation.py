@@ -79,6 +79,7 @@ def rotation_test(  # noqa: PLR0913 - each is named at the call
     *,
     refits: int = 5,
     alpha: float = 0.01,
+    device: str = "cpu",
     tell: Tell = lambda _: None,
 ) -> RotationTest:
     """Test whether the directions of what a conditional dictionary encodes turn with the query.
@@ -90,6 +91,7 @@ def rotation_test(  # noqa: PLR0913 - each is named at the call
         recipe: of the refits; their seeds follow on its own.
         refits: at least 3.
         alpha: level.
+        device: where refits are trained.
         tell: called after each step of a refit.
 
     Raises:
@@ -107,7 +109,7 @@ def rotation_test(  # noqa: PLR0913 - each is named at the call
     for at in range(refits):
         own = replace(recipe, seed=recipe.seed + 101 + at)
         world = replace(still, seed=own.seed)
-        again = Trainer(dictionary.config, own, world).train(tell)
+        again = Trainer(dictionary.config, own, world, device=device).train(tell).cpu()
         with torch.no_grad():
             null.append(score(again, world.drawn(judged, -1)))
     return _decided(found, null, alpha)

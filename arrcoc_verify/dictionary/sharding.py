@@ -6,8 +6,11 @@ the same dictionary as one device does, up to rounding. Encoder and decoder are 
 layers of a feed-forward block are in Shoeybi et al., arXiv 1909.08053.
 """
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,11 +20,27 @@ from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.losses import Loss, Samples, Terms, square
 from arrcoc_verify.dictionary.training import Recipe, Source, Trainer, largest
 from arrcoc_verify.dictionary.workers import Workers
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import StoreError, UsageError
+from arrcoc_verify.report.atomic import write_text
 
 ARCHITECTURES = ("topk", "batchtopk")
+KEPT = "kept.json"
+"""In a checkpoint's folder: the step that every share was written of."""
 AXES: Mapping[str, int] = {"W_enc": 0, "b_enc": 0, "W_dec": 0, "W_query": 1}
 """Parameter -> the axis that counts latents; every shard holds all of the others."""
+
+
+def check_divisible(architecture: str, turns: int) -> None:
+    """Refuse a dictionary that cannot be split.
+
+    Raises:
+        UsageError: its selection or its directions need all latents in one place.
+    """
+    if architecture not in ARCHITECTURES or turns:
+        raise UsageError(
+            f"only {' and '.join(ARCHITECTURES)} without turns can be split over devices, got "
+            f"{architecture}, turns={turns}"
+        )
 
 
 class ShardedTrainer(Trainer):
@@ -41,17 +60,13 @@ class ShardedTrainer(Trainer):
             UsageError: a dictionary that cannot be split this way.
         """
         self.team = team or Workers.present()
+        check_divisible(config.architecture, config.turns)
         share, rest = divmod(config.latents, self.team.size)
-        for wrong, why in (
-            (config.architecture not in ARCHITECTURES or bool(config.turns),
-             f"only {' and '.join(ARCHITECTURES)} without turns can be split over devices, got "
-             f"{config.architecture}, turns={config.turns}"),
-            (rest > 0 or config.k > share,
-             f"{config.latents} latents must be a multiple of the {self.team.size} shards, each "
-             f"with at least k={config.k:g}"),
-        ):  # fmt: skip
-            if wrong:
-                raise UsageError(why)
+        if rest or config.k > share:
+            raise UsageError(
+                f"{config.latents} latents must be a multiple of the {self.team.size} shards, each "
+                f"with at least k={config.k:g}"
+            )
         super().__init__(config, recipe, source, workers=Workers(), device=device)
 
     def _own(self, whole: Dictionary) -> Dictionary:
@@ -92,6 +107,38 @@ class ShardedTrainer(Trainer):
         elif there:
             self.dictionary.threshold.fill_(0.0)
 
+    # Keeping and going on: a step counts as kept when every share of it is written
+
+    def save(self, folder: Path) -> None:
+        """Write this share; all must ask together."""
+        super().save(folder / str(self.step) / str(self.team.rank))
+        self.team.wait()
+        if self.team.first:
+            before = _kept(folder)
+            write_text(folder / KEPT, json.dumps({"step": self.step, "shards": self.team.size}))
+            if before is not None and before["step"] != self.step:
+                shutil.rmtree(folder / str(before["step"]), ignore_errors=True)
+
+    def load(self, folder: Path) -> None:
+        """Go on from the last step that every share was kept of.
+
+        Raises:
+            StoreError: there is none, it is damaged, or of another dictionary, recipe or number of
+                shards.
+        """
+        held = _kept(folder)
+        if held is None or held["shards"] != self.team.size:
+            there = "none" if held is None else f"{held['shards']} shards"
+            raise StoreError(
+                f"wanted a checkpoint of {self.team.size} shards in {folder}, found {there}; use "
+                "as many processes, or train anew, without --resume"
+            )
+        super().load(folder / str(held["step"]) / str(self.team.rank))
+
+    def has_kept(self, folder: Path) -> bool:
+        """Return whether there is a checkpoint to go on from."""
+        return _kept(folder) is not None
+
     def whole(self) -> Dictionary:
         """Return the dictionary with everyone's latents, on the CPU; all must ask together."""
         made = Dictionary(self.config)
@@ -105,6 +152,14 @@ class ShardedTrainer(Trainer):
                 part = self.team.given(own, rank)
                 state[name].narrow(AXES[name], rank * share, share).copy_(part)
         return made
+
+
+def _kept(folder: Path) -> dict[str, int] | None:
+    try:
+        told = json.loads((folder / KEPT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return {name: int(told[name]) for name in ("step", "shards")}
 
 
 def sharded_loss(
@@ -139,18 +194,25 @@ def sharded_loss(
     many = 0 if dead is None else int(team.sum(dead.sum()))
     if dead is not None and many:
         residual = (wanted - decoded).detach()
-        total = total + terms.aux * _auxiliary(dictionary, shifted, residual, dead, terms, team)
+        columns = dead.nonzero().flatten()
+        total = total + terms.aux * _auxiliary(
+            dictionary, shifted, residual, columns, many, terms, team
+        )
     l0 = team.sum((codes.detach() > 0).sum(-1).float().mean())
     fired = (codes.detach() > 0).any(0)
     return Loss(total=total, error=error.detach(), l0=l0, fired=fired, least=least)
 
 
-def _auxiliary(
-    dictionary: Dictionary, shifted: Tensor, residual: Tensor, dead: Tensor, terms: Terms,
+def _auxiliary(  # noqa: PLR0913 - as in `losses`, and who else holds dead latents
+    dictionary: Dictionary,
+    shifted: Tensor,
+    residual: Tensor,
+    columns: Tensor,
+    many: int,
+    terms: Terms,
     team: Workers,
-) -> Tensor:  # fmt: skip
-    columns = dead.nonzero().flatten()
-    many = int(team.sum(dead.sum()))
+) -> Tensor:
+    """Return how badly dead latents, `many` in all shares, explain the residual."""
     codes = shifted[:, columns].relu()
     codes = codes * (codes >= _row_cut(codes.detach(), min(terms.aux_latents, many), team))
     explained = _summed(codes @ dictionary.W_dec[columns], team)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from arrcoc_verify.dictionary.architecture import BATCHWISE, Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.checkpoint import read_checkpoint, write_checkpoint
+from arrcoc_verify.dictionary.checkpoint import NAME, read_checkpoint, write_checkpoint
 from arrcoc_verify.dictionary.initial import start
 from arrcoc_verify.dictionary.losses import Loss, Samples, Terms, loss
 from arrcoc_verify.dictionary.sparse_loss import applies, sparse_loss
@@ -302,6 +302,10 @@ class Trainer:
         tensors |= {"silent": self.silent, "kept": self._kept}
         told = {"step": self.step, **self._identity(), "penalty": self.terms.penalty}
         write_checkpoint(folder, tensors, told)
+
+    def has_kept(self, folder: Path) -> bool:
+        """Return whether there is a checkpoint to go on from."""
+        return (folder / NAME).is_file()
 
     def load(self, folder: Path) -> None:
         """Go on from a checkpoint.

@@ -9,10 +9,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from arrcoc_verify.errors import ArrcocError, UsageError
+
+PATIENCE = timedelta(days=2)
+LOST = ("Connection closed", "Connection reset", "Broken pipe", "timed out", "Timed out")
+"""Words of the message of a collective operation whose partner has gone."""
+
+
+class WorkerLost(ArrcocError):
+    """Another process of the same training stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +51,17 @@ class Workers:
             dist.barrier()
 
     def part(self, batch: Tensor) -> Tensor:
-        """Return this worker's samples of a batch."""
-        return batch if self.size == 1 else batch[self.rank :: self.size]
+        """Return this worker's samples of a batch, as many as every other's: a rest is left out.
+
+        Raises:
+            UsageError: there are fewer samples than workers.
+        """
+        if self.size == 1:
+            return batch
+        each = len(batch) // self.size
+        if each == 0:
+            raise UsageError(f"{self.size} workers cannot share a batch of {len(batch)} samples")
+        return batch[: each * self.size][self.rank :: self.size]
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over workers.
@@ -120,15 +140,28 @@ def joined(device: str = "cpu") -> Iterator[tuple[Workers, str]]:
 
     Args:
         device: where it trains; `cuda` becomes each process's own.
+
+    Raises:
+        WorkerLost: another process stopped.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if dist.is_initialized() or not dist.is_torchelastic_launched():
         yield Workers.present(), device
         return
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    # The first one captures while the others wait, however long that takes.
+    dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Workers.present(), device
+        dist.barrier()  # a process that leaves while another still reads from it aborts both
+    except RuntimeError as error:
+        if not any(word in str(error) for word in LOST):
+            raise
+        raise WorkerLost(
+            f"one of the {dist.get_world_size()} processes stopped, so this one cannot go on; "
+            f"the other says why ({str(error).splitlines()[0]})"
+        ) from error
     finally:
         dist.destroy_process_group()

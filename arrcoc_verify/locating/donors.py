@@ -125,16 +125,17 @@ def _cosine(one: Tensor, two: Tensor) -> Tensor:
     return cosine
 
 
-def _channels(order: tuple[int, int, int]) -> object:
+def channels(order: tuple[int, int, int]) -> Callable[[Image.Image], Image.Image]:
+    """Return what puts the colour channels of a picture into another order."""
     return lambda p: Image.fromarray(np.ascontiguousarray(np.asarray(p)[..., list(order)]))
 
 
 COLOURS = {
-    "red and blue exchanged": _channels((2, 1, 0)),
-    "channels rotated": _channels((1, 2, 0)),
-    "channels rotated back": _channels((2, 0, 1)),
+    "red and blue exchanged": channels((2, 1, 0)),
+    "channels rotated": channels((1, 2, 0)),
+    "channels rotated back": channels((2, 0, 1)),
 }
-PLACES = {
+PLACES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "upside down": ImageOps.flip,
     "mirrored": ImageOps.mirror,
     "axes exchanged": lambda p: p.transpose(Image.Transpose.TRANSPOSE),
@@ -157,8 +158,7 @@ def picture_put_right(lab: Lab, *, places: bool) -> str:
     asked = _lead(few, [s.image for s in few.scenes])
     tried = {**COLOURS, **(PLACES if places else {})}
     gains = {
-        name: _lead(few, [change(s.image) for s in few.scenes])  # type: ignore[operator]
-        for name, change in tried.items()
+        name: _lead(few, [change(s.image) for s in few.scenes]) for name, change in tried.items()
     }
     best = max(gains, key=lambda name: gains[name])
     return best if gains[best] >= FOUND and asked < 0.5 * gains[best] else ""

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from arrcoc_verify.graph import Run
 from arrcoc_verify.lab import Lab
-from arrcoc_verify.locating.donors import refuted_any
+from arrcoc_verify.locating.donors import channels, refuted_any
 from arrcoc_verify.model import SCORERS, patches_last
+from arrcoc_verify.scenes.edits import cell_edges
 from arrcoc_verify.scenes.scene import Scene
 
 FEW = 4
@@ -31,10 +32,6 @@ DEAF = 1e-6
 Picture = Image.Image
 
 
-def _one_channel(at: int) -> Callable[[Picture], Picture]:
-    return lambda p: Image.fromarray(np.repeat(np.asarray(p)[..., at : at + 1], 3, 2))
-
-
 def _without_quarter(down: int, across: int) -> Callable[[Picture], Picture]:
     def of(picture: Picture) -> Picture:
         pixels = np.asarray(picture).copy()
@@ -48,7 +45,10 @@ def _without_quarter(down: int, across: int) -> Callable[[Picture], Picture]:
 
 COLOURS: Mapping[str, Callable[[Picture], Picture]] = {
     "its colours": lambda p: ImageOps.grayscale(p).convert("RGB"),
-    **{f"all but {name}": _one_channel(at) for at, name in enumerate(("red", "green", "blue"))},
+    **{
+        f"all but {name}": channels((at, at, at))
+        for at, name in enumerate(("red", "green", "blue"))
+    },
 }
 QUARTERS: Mapping[str, Callable[[Picture], Picture]] = {
     f"its {'lower' if down else 'upper'} {'right' if across else 'left'} quarter":
@@ -131,12 +131,16 @@ def _places(
 def _pasted(scene: Scene, grid: tuple[int, int], cell: tuple[int, int]) -> Picture:
     """Return the picture with a cell of the asked object in one of its cells."""
     pixels = scene.pixels.copy()
-    height, width = pixels.shape[0] // grid[0], pixels.shape[1] // grid[1]
     inside = np.argwhere(scene.target.cells(grid, scene.image.size).reshape(grid))
-    row, column = inside[np.abs(inside - inside.mean(0)).sum(1).argmin()]
-    part = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width].copy()
-    row, column = cell
-    pixels[row * height : (row + 1) * height, column * width : (column + 1) * width] = part
+    middle = inside[np.abs(inside - inside.mean(0)).sum(1).argmin()]
+    rows, columns = (cell_edges(n, count) for n, count in zip(pixels.shape[:2], grid, strict=True))
+    down, across = (int(np.diff(edges).min()) for edges in (rows, columns))
+
+    def part(row: int, column: int) -> tuple[slice, slice]:
+        top, left = int(rows[row]), int(columns[column])
+        return slice(top, top + down), slice(left, left + across)
+
+    pixels[part(*cell)] = pixels[part(*middle)].copy()
     return Image.fromarray(pixels)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from arrcoc_verify.dictionary.sharding import ShardedTrainer
 from arrcoc_verify.dictionary.training import Trainer
 from arrcoc_verify.dictionary.workers import Workers
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import StoreError, UsageError
 from tests.unit.dictionary.two_shards import CASES, RECIPE, config_of, world
 
 SCRIPT = Path(__file__).parent / "two_shards.py"
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_shards_train_what_one_device_trains(folder, case):
+def test_two_shards_stopped_in_the_middle_train_what_one_device_trains(folder, case):
     whole = Trainer(config_of(case), RECIPE, world()).train().state_dict()
     shared = load_file(folder / f"{case}.safetensors")
     begun = Trainer(config_of(case), RECIPE, world()).dictionary.state_dict()
@@ -39,6 +39,14 @@ def test_two_shards_train_what_one_device_trains(folder, case):
         torch.testing.assert_close(shared[name], whole[name], rtol=1e-3, atol=1e-4, msg=name)
     for name in ("W_enc", "W_dec", "b_enc", "b_dec"):
         assert not torch.allclose(whole[name], begun[name], atol=1e-3), name  # it moved
+
+
+def test_shares_of_another_number_of_processes_are_refused(folder):
+    alone = ShardedTrainer(config_of("topk"), RECIPE, world())
+    with pytest.raises(StoreError, match="found 2 shards"):
+        alone.load(folder / "topk-kept")
+    with pytest.raises(StoreError, match="found none"):
+        alone.load(folder / "nothing")
 
 
 @pytest.mark.parametrize("case", CASES)

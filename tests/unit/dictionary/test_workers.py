@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from arrcoc_verify.dictionary.storage import load_dictionary
+from arrcoc_verify.dictionary.workers import Workers, joined
+from arrcoc_verify.errors import UsageError
 
 SCRIPT = Path(__file__).parent / "two_workers.py"
 ROOT = SCRIPT.parents[3]
@@ -17,12 +19,13 @@ ROOT = SCRIPT.parents[3]
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("workers")
     for size in (1, 2):
-        subprocess.run(
+        done = subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone",
              f"--nproc-per-node={size}", str(SCRIPT), str(made)],
-            check=True, cwd=ROOT, capture_output=True, timeout=300,
+            check=False, cwd=ROOT, capture_output=True, text=True, timeout=300,
             env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr
     return made
 
 
@@ -32,6 +35,19 @@ def test_two_workers_train_what_one_trains(folder, architecture):
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-4, msg=name)
     assert not torch.equal(one["W_query"], torch.zeros_like(one["W_query"]))
+
+
+def test_too_small_a_batch_is_refused():
+    workers = Workers(rank=1, size=3)
+    assert workers.part(torch.arange(8)).tolist() == [1, 4]  # two each: the rest is left out
+    with pytest.raises(UsageError, match="cannot share a batch of 2"):
+        workers.part(torch.arange(2))
+
+
+def test_a_schedulers_variables_alone_start_no_group(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with joined() as (team, device):
+        assert (team, device) == (Workers(), "cpu")
 
 
 def test_the_command_trains_the_same_with_two_processes(tmp_path):

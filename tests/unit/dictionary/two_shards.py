@@ -33,12 +33,21 @@ def main(folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for case in CASES:
+        half = ShardedTrainer(config_of(case), RECIPE, world())
+        for _ in range(RECIPE.steps // 2):
+            half.advance()
+        half.save(folder / f"{case}-kept")
+        half.advance()  # lost
         trainer = ShardedTrainer(config_of(case), RECIPE, world())
         assert trainer.dictionary.config.latents == 48 // dist.get_world_size()
+        assert trainer.has_kept(folder / f"{case}-kept")
+        trainer.load(folder / f"{case}-kept")
+        assert trainer.step == RECIPE.steps // 2
         trainer.train()
         made = trainer.whole()
         if dist.get_rank() == 0:
             save_file(made.state_dict(), folder / f"{case}.safetensors")
+    dist.barrier()
     dist.destroy_process_group()
 
 

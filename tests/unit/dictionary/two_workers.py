@@ -24,7 +24,21 @@ def main(folder):
         made = trainer.train()
         if dist.get_rank() == 0:
             save_file(made.state_dict(), folder / f"{architecture}-{size}.safetensors")
+    uneven(size)
+    dist.barrier()
     dist.destroy_process_group()
+
+
+def uneven(size):
+    """A batch that two cannot share evenly: both must count the same samples, or one waits."""
+    config = DictionaryConfig(architecture="batchtopk", d_in=24, latents=48, k=2, query=12)
+    recipe = Recipe(steps=20, dead_after=250)
+    trainer = Trainer(config, recipe, World.make("prior", seed=0, size=63))
+    trainer.train()
+    counted = [torch.empty_like(trainer.silent) for _ in range(size)]
+    dist.all_gather(counted, trainer.silent)
+    assert all(torch.equal(one, trainer.silent) for one in counted)
+    assert bool((trainer.silent >= 250).any())
 
 
 if __name__ == "__main__":
