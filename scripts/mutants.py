@@ -47,7 +47,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "stats/power": ("tests/unit/stats/test_power.py",),
     "stats/sequential": ("tests/unit/stats/test_sequential.py",),
     "stats/trend": ("tests/unit/stats/test_trend.py",),
-    "stats/sample": ("tests/unit/stats/test_sample.py",),
+    "stats/sample": (
+        "tests/unit/stats/test_sample.py",
+        "tests/unit/stats/test_decide.py",
+        "tests/unit/stats/test_conclude.py",
+        "tests/unit/stats/test_interval.py",
+    ),
     "claim": ("tests/unit/test_claim.py", PATH_TEST),
     "verdict": ("tests/unit/test_verdict.py", PATH_TEST),
 }

@@ -14,7 +14,9 @@ from arrcoc_verify.config import REFERENCE
 from arrcoc_verify.errors import StoreError, UsageError
 
 
-def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int:
+def conditioning(
+    *, seed: int, seeds: int, steps: int, resume: Path | None, json: Path | None
+) -> int:
     """Judge the planted worlds; 1 when one of them does not come out as planted."""
     from arrcoc_verify.dictionary import planted
     from arrcoc_verify.dictionary.conditioning import ARMS
@@ -25,10 +27,16 @@ def conditioning(*, seed: int, seeds: int, steps: int, json: Path | None) -> int
     phrases = planted.read_phrases(fixtures.folder() / "queries" / "phrases.safetensors")
     with progress() as tell:
         count = iter(range(10**6))
-        found = planted.report(
-            seed=seed, seeds=seeds, steps=steps, phrases=phrases,
-            tell=lambda text: tell(text, next(count), planted.fits(seeds)),
-        )  # fmt: skip
+        try:
+            found = planted.report(
+                seed=seed, seeds=seeds, steps=steps, phrases=phrases, folder=resume,
+                tell=lambda text: tell(text, next(count), planted.fits(seeds)),
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            kept = "nothing is kept without --resume DIR"
+            raise Stopped(
+                f"stopped; {kept if resume is None else f'the same command goes on from {resume}'}"
+            ) from None
     rows = [
         (name, arm.replace("_", " "), *(f"{world[arm][key]:.3f}" for key in ("fve", "mcc", "f1")),
          f"{world[arm]['l0']:.2f}", f"{world[arm]['bits']:.2f}", f"{world[arm]['dead']:.0%}")

@@ -19,6 +19,9 @@ def conditioning(
     seed: Annotated[int, _option("--seed", "N", "Of worlds and dictionaries.")] = 0,
     seeds: Annotated[int, _option("--seeds", "N", "Dictionaries of each kind, 3 or more.")] = 3,
     steps: Annotated[int, _option("--steps", "N", "Of training.")] = 1000,
+    resume: Annotated[
+        File, _option("--resume", "DIR", "Where dictionaries are kept; go on with those there.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Judge query conditioning on worlds where it must win, where it must not, and where it turns.
@@ -29,7 +32,8 @@ def conditioning(
     """
     from arrcoc_verify.cli import dictionaries
 
-    raise typer.Exit(dictionaries.conditioning(seed=seed, seeds=seeds, steps=steps, json=json))
+    code = dictionaries.conditioning(seed=seed, seeds=seeds, steps=steps, resume=resume, json=json)
+    raise typer.Exit(code)
 
 
 def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option

@@ -47,11 +47,17 @@ def config_of(world: World, architecture: Architecture = "batchtopk") -> Diction
 
 
 def judge_world(
-    world: World, *, steps: int, seeds: Sequence[int], must_help: bool, tell: Tell = lambda _: None
+    world: World,
+    *,
+    steps: int,
+    seeds: Sequence[int],
+    must_help: bool,
+    tell: Tell = lambda _: None,
+    folder: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Dictionary]]]:
     """Return what conditioning does in a world as JSON data, and the dictionaries it rests on."""
     case = case_of(world)
-    arms = trained(case, config_of(world), Recipe(steps=steps), seeds, tell)
+    arms = trained(case, config_of(world), Recipe(steps=steps), seeds, tell, folder)
     found = compared(case, arms)
     data = found.plain() | {"must_help": must_help, "right": found.helps == must_help}
     return data, arms
@@ -68,7 +74,12 @@ def judge_rotation(
 
 
 def judge_turning(
-    world: World, *, steps: int, seeds: Sequence[int], tell: Tell = lambda _: None
+    world: World,
+    *,
+    steps: int,
+    seeds: Sequence[int],
+    tell: Tell = lambda _: None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Return what a dictionary whose directions turn does in a world as JSON data."""
     features, channels = world.directions.shape
@@ -76,7 +87,7 @@ def judge_turning(
         d_in=channels, latents=features, k=L0, query=world.phrases.shape[-1], turns=TURNS
     )
     case = case_of(world)
-    found = compared(case, trained(case, config, Recipe(steps=steps), seeds, tell))
+    found = compared(case, trained(case, config, Recipe(steps=steps), seeds, tell, folder))
     return found.plain() | {"must_help": True, "right": found.helps}
 
 
@@ -127,6 +138,7 @@ def report(
     steps: int = 1000,
     phrases: Tensor | None = None,
     tell: Tell = lambda _: None,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Return all worlds' comparisons as JSON data, with what each had to show.
 
@@ -136,6 +148,7 @@ def report(
         steps: of training.
         phrases: text embeddings `[query, phrase, channel]`, to ask in words as well; None: one-hot.
         tell: called before each fit.
+        folder: where dictionaries are kept, and taken from when they are of the same training.
     """
     began, each = time.perf_counter(), range(seed, seed + seeds)
     worlds: dict[str, Any] = {}
@@ -148,8 +161,9 @@ def report(
         world = World.make(kind, seed=seed, phrases=words)
         said = _prefixed(tell, name)
         worlds[name], arms = judge_world(
-            world, steps=steps, seeds=each, must_help=EXPECTED[kind], tell=said
-        )
+            world, steps=steps, seeds=each, must_help=EXPECTED[kind], tell=said,
+            folder=_inside(folder, name),
+        )  # fmt: skip
         if words is None or kind == "prior":
             said("do directions turn?")
             rotation[name] = judge_rotation(
@@ -159,11 +173,16 @@ def report(
             caught[name] = smugglers(world, arms["conditional"][0], arms["unconditional"][0])
         if kind == "turning":
             rotation["turning dictionary"] = judge_turning(
-                world, steps=2 * steps, seeds=each, tell=said
-            )
+                world, steps=2 * steps, seeds=each, tell=said,
+                folder=_inside(folder, "turning dictionary"),
+            )  # fmt: skip
     return _summed(worlds, rotation, caught) | {
         "seed": seed, "seeds": seeds, "steps": steps, "seconds": time.perf_counter() - began,
     }  # fmt: skip
+
+
+def _inside(folder: Path | None, name: str) -> Path | None:
+    return None if folder is None else folder / name.replace(", ", "-").replace(" ", "-")
 
 
 def _prefixed(tell: Tell, name: str) -> Tell:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from arrcoc_verify.dictionary import planted
+from arrcoc_verify.dictionary import conditioning, planted
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.conditioning import smuggling, trained
 from arrcoc_verify.dictionary.losses import Samples
@@ -54,6 +54,27 @@ def test_one_seed_proves_nothing():
     config = replace(planted.config_of(world), query=0)
     with pytest.raises(UsageError, match="no query"):
         trained(case, config, Recipe(steps=1), [0, 1, 2])
+
+
+def test_kept_fits_are_taken_for_the_same_training_only(tmp_path, monkeypatch):
+    world = small("prior")
+    case, config = planted.case_of(world), planted.config_of(world)
+    made = trained(case, config, Recipe(steps=2), range(3), folder=tmp_path)
+
+    def none(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(conditioning, "Trainer", none)
+    again = trained(case, config, Recipe(steps=2), range(3), folder=tmp_path)
+    for name in made:
+        for one, two in zip(made[name], again[name], strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(
+                one.state_dict().values(), two.state_dict().values(), strict=True
+            ))  # fmt: skip
+    other = planted.case_of(replace(World.make("prior", seed=1), held=2048))
+    for changed in ((case, Recipe(steps=3)), (other, Recipe(steps=2))):
+        with pytest.raises(AssertionError, match="trained again"):
+            trained(changed[0], config, changed[1], range(3), folder=tmp_path)
 
 
 def exact():
