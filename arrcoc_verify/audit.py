@@ -65,6 +65,7 @@ class AuditResult:
         exit_code: 0 holds, 1 refuted, 2 invalid or not run, 3 only inconclusive left.
         seconds: wall time.
         peak_mib: greatest resident memory of the process.
+        suspect: where experiments place the fault; None where nothing failed or none could be made.
     """
 
     folder: Path
@@ -74,6 +75,7 @@ class AuditResult:
     exit_code: int
     seconds: float
     peak_mib: float
+    suspect: event.Suspected | None = None
 
 
 def scene_set(
@@ -171,6 +173,7 @@ def run_audit(  # noqa: PLR0913 - each is named at the call
             keep=Keep(keep_folder, key),
         )  # fmt: skip
         verdicts = _write(writer, trial, asserted, found, settings, progress)
+        suspect = _suspected(writer, trial, asserted, selected, progress)
         if dictionaries and not _broken(trial):
             _features(writer, selected, asserted, dictionaries, progress)
         seconds = time.perf_counter() - start
@@ -181,7 +184,7 @@ def run_audit(  # noqa: PLR0913 - each is named at the call
     report = write_page(Record.load(out), out / REPORT)
     return AuditResult(
         folder=out, report=report, verdicts=tuple(verdicts), gates=trial.gates,
-        exit_code=code, seconds=seconds, peak_mib=provenance.peak_mib(),
+        exit_code=code, seconds=seconds, peak_mib=provenance.peak_mib(), suspect=suspect,
     )  # fmt: skip
 
 
@@ -262,6 +265,26 @@ def _write(
         names = trial.clusters if units is not None else ()
         writer.add_claim(verdict, units, names)
     return verdicts
+
+
+def _suspected(
+    writer: RecordWriter, trial: Trial, asserted: Lab, selected: Lab, progress: Progress | None
+) -> event.Suspected | None:
+    """Record where experiments place the fault, if a claim is refuted or a gate failed."""
+    from arrcoc_verify.locating import suspect
+
+    (progress or silent)("placing the fault", 0, 1)
+    try:
+        found = suspect(trial.verdicts, trial.gates, asserted, selected)
+    except Exception as error:  # noqa: BLE001 - the audit stands, whatever the model raises now
+        text = f"where the fault lies could not be looked for: {error}"
+        writer.add(event.Note(level="warning", text=text))
+        return None
+    if found is None:
+        return None
+    said = event.Suspected(**asdict(found))
+    writer.add(said)
+    return said
 
 
 def _broken(trial: Trial) -> bool:

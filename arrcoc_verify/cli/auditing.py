@@ -20,7 +20,7 @@ from arrcoc_verify.model import Model
 from arrcoc_verify.prepare import on_device, with_profile
 from arrcoc_verify.report.audit_json import audit_json
 from arrcoc_verify.report.record import Record
-from arrcoc_verify.report.text import clip, interval, join, number, signed
+from arrcoc_verify.report.text import clip, interval, join, number, signed, suspected
 from arrcoc_verify.trial import Settings
 from arrcoc_verify.verdict import STAGES, GateResult, Outcome, Verdict
 
@@ -164,6 +164,8 @@ def summary(result: AuditResult) -> None:
         found = [one for one in result.verdicts if one.outcome is outcome]
         if found:
             out.print(_findings(outcome, found))
+    if result.suspect is not None:
+        line(f"experiments point to {suspected(result.suspect)}: {result.suspect.reason}")
     line(f"{_WORDS[result.exit_code]}; {result.seconds:.0f} s, peak {result.peak_mib:.0f} MiB")
     line(str(result.report))
 

@@ -215,6 +215,23 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspected:
+    """Where experiments place the fault that gates and claims show.
+
+    Attributes:
+        stage: one of `STAGES`.
+        part: the part of it, such as a scorer.
+        site: first site that differs, or "".
+        reason: the experiment that says so.
+    """
+
+    stage: str
+    part: str = ""
+    site: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something a reader should know; `level` is info, warning or error."""
 
@@ -238,7 +255,17 @@ class Image:
 
 
 Event = (
-    Gate | Claim | Decomposition | Effects | Isolation | Tension | Sites | Features | Note | Image
+    Gate
+    | Claim
+    | Decomposition
+    | Effects
+    | Isolation
+    | Tension
+    | Sites
+    | Features
+    | Suspected
+    | Note
+    | Image
 )
 
 _KINDS: Mapping[type, str] = {
@@ -250,6 +277,7 @@ _KINDS: Mapping[type, str] = {
     Tension: "tension",
     Sites: "sites",
     Features: "features",
+    Suspected: "suspected",
     Note: "note",
     Image: "image",
 }
@@ -346,6 +374,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
     "tension": _tension,
     "sites": _sites,
     "features": _features,
+    "suspected": lambda data: _build(Suspected, data),
     "note": lambda data: _build(Note, data),
     "image": lambda data: _build(Image, data),
 }

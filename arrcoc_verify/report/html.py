@@ -159,6 +159,7 @@ def _environment() -> jinja2.Environment:
         "cut": text.visible,
         "json": text.pretty_json,
         "names": text.join,
+        "suspected": text.suspected,
         "word": WORDS.__getitem__,
         "anchor": text.anchor,
         "stays_below": figure.stays_below,
@@ -205,6 +206,7 @@ def _context(record: Record, shown: set[str]) -> dict[str, Any]:
         "sites": [row for event in _latest(record, ev.Sites) for row in event.rows],
         "notes": record.of(ev.Note),
         "fault": glance.first_fault(verdicts),
+        "suspect": record.suspect,
         "controls": glance.controls(verdicts),
         "exit_words": EXIT_WORDS,
     }  # fmt: skip

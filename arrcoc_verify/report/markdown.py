@@ -27,6 +27,7 @@ def render_markdown(record: Record) -> str:
         *_alarms(record),
         *_table(record),
         "",
+        *_suspect(record),
         *_findings(record),
         *_gates(record),
     ]
@@ -61,6 +62,13 @@ def _table(record: Record) -> Iterable[str]:
 def _count(outcomes: list[Outcome], outcome: Outcome) -> str:
     many = outcomes.count(outcome)
     return f"**{many}**" if many and outcome is not Outcome.HOLDS else str(many)
+
+
+def _suspect(record: Record) -> Iterable[str]:
+    found = record.suspect
+    if found is not None:
+        yield f"Experiments point to **{escape(text.suspected(found))}**: {escape(found.reason)}."
+        yield ""
 
 
 def _findings(record: Record) -> Iterable[str]:

@@ -107,6 +107,11 @@ class Record:
         return tuple(event.gate for event in self.of(ev.Gate))
 
     @property
+    def suspect(self) -> ev.Suspected | None:
+        """Where experiments place the fault; None where nothing failed or none could be made."""
+        return next(reversed(self.of(ev.Suspected)), None)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Planned claims without a verdict: the run stopped before it came to them."""
         recorded = {verdict.id for verdict in self.verdicts}

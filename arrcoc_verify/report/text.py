@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from arrcoc_verify.report.event import Suspected
 from arrcoc_verify.verdict import Estimate
 
 LONGEST = 400
@@ -126,3 +127,10 @@ def join(names: Sequence[str], most: int = 8) -> str:
     shown = [visible(name, 80) for name in names[:most]]
     rest = len(names) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+
+
+def suspected(found: Suspected) -> str:
+    """Return where a fault is suspected, in words: the stage, the part of it, the site."""
+    part = f" ({found.part.replace('_', ' ')})" if found.part not in ("", found.stage) else ""
+    site = f", first at {found.site}" if found.site else ""
+    return f"{found.stage}{part}{site}"

@@ -381,6 +381,12 @@ def _research(writer: RecordWriter, rng: np.random.Generator, h: str | None) -> 
             ]
         )
     )
+    writer.add(
+        ev.Suspected(
+            stage=h or "balancing", part=h or "balancing", site=h or "balancing.mix",
+            reason=h or "3 of 4 refuted claims speak of it",
+        )
+    )  # fmt: skip
     writer.add(ev.Note(level="warning", text=h or "3 photographs were smaller than the grid"))
 
 

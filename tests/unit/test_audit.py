@@ -5,11 +5,13 @@ import json
 
 import pytest
 
-from arrcoc_verify import audit, trial
+from arrcoc_verify import audit, locating, trial
 from arrcoc_verify.audit import Settings, run_audit, scene_set
 from arrcoc_verify.errors import RecordError, UnknownName
+from arrcoc_verify.faults.selftest import case
 from arrcoc_verify.model import ClaimProfile
 from arrcoc_verify.reference import analytic
+from arrcoc_verify.report import event
 from arrcoc_verify.report.audit_json import audit_json
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.verdict import Outcome
@@ -56,10 +58,39 @@ def test_the_record_adds_up_and_says_what_was_examined(done, model):
 def test_the_short_json_has_what_outsiders_read(done):
     data = json.loads(json.dumps(audit_json(Record.load(done.folder), done.report)))
 
-    assert {"model", "claims", "gates", "report", "seconds", "peak_mib"} == set(data)
+    assert {"model", "claims", "gates", "report", "seconds", "peak_mib", "suspect"} == set(data)
+    assert data["suspect"] is None  # nothing failed
     keys = {"id", "stage", "verdict", "effect", "interval", "n", "reason"}
     assert all(keys == set(claim) for claim in data["claims"])
     assert {"holds"} == {claim["verdict"] for claim in data["claims"]}
+
+
+def test_a_broken_model_is_placed_by_experiments_in_record_json_and_page(found, tmp_path):
+    broken = case.faults(case.ANALYTIC)["map-flipped:mix"].make()
+    done = run_audit(
+        broken, found, Settings(claims=("balancing.relevance-*", "balancing.scores-*")),
+        tmp_path / "run", controls=sound(),
+    )  # fmt: skip
+
+    record = Record.load(done.folder)
+    assert done.exit_code == 1
+    assert record.suspect == done.suspect
+    assert done.suspect.stage == "balancing"
+    assert audit_json(record)["suspect"]["stage"] == "balancing"
+    assert "Experiments point to balancing" in (done.folder / "report.html").read_text()
+
+
+def test_an_experiment_that_raises_leaves_the_audit_as_it_is(found, tmp_path, monkeypatch):
+    def breaks(*_):
+        raise ValueError("on odd pictures")
+
+    monkeypatch.setattr(locating, "suspect", breaks)
+    done = run_audit(
+        analytic.model(), found, Settings(claims=CLAIMS), tmp_path / "run", controls=sound()
+    )
+    assert (0, None) == (done.exit_code, done.suspect)
+    notes = [note.text for note in Record.load(done.folder).of(event.Note)]
+    assert "where the fault lies could not be looked for: on odd pictures" in notes
 
 
 def test_no_readings_are_left_beside_a_finished_record(done):
