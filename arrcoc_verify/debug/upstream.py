@@ -253,7 +253,8 @@ def of_encoder(bench: Bench, goal: Goal) -> Upstream:
     """Transplant donors' objects, asked for by the donors' queries: as pixels, then as features.
 
     If every donor's features bring more than its pixels, and on average at least half of what is
-    missing (donors' objects differ in what they get), the encoder loses what is there.
+    missing (donors' objects differ in what they get), the encoder loses what is there. It does not
+    where the pixels of half of the donors reach the goal through it.
     """
     found = Upstream()
     sites = [s for s in bench.model.sites.values() if s.stage == "encoder" and s.writable]
@@ -268,26 +269,32 @@ def of_encoder(bench: Bench, goal: Goal) -> Upstream:
     pasted = [_pasted(bench, scene) for scene in donors]
     asked = [scene.query for scene in donors]
     whole = bench.tokens(bench.run_on(pasted, asked))
-    found.evidence.append(_transplant("pixels", "", whole, bench, goal))
-    if float(goal.met(whole).double().mean()) >= 0.5:
-        return found
+    seen = float(goal.met(whole).double().mean()) >= 0.5
+    found.evidence.append(
+        _transplant("pixels", "", whole, bench, goal, restores=judged(goal, whole))
+    )
     for site in sites:
         tokens = _features(bench, site, pasted, asked)
         if tokens is None:
             continue
-        found.evidence.append(_transplant("features", site.name, tokens, bench, goal))
         more = (tokens - whole) * goal.sign
         half = goal.sign * (goal.tokens - bench.before) / 2
-        if bool((more > 0).all()) and float(more.mean()) >= half:
+        lost = not seen and bool((more > 0).all()) and float(more.mean()) >= half
+        restores = "yes" if lost else "no"
+        found.evidence.append(
+            _transplant("features", site.name, tokens, bench, goal, restores=restores)
+        )
+        if lost:
             found.code = "encoder_blind"
             found.detail = f"donors' features at {site.name} bring tokens, donors' pixels do not"
             return found
     return found
 
 
-def _transplant(what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal) -> Evidence:
+def _transplant(
+    what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal, *, restores: str
+) -> Evidence:
     change = (tokens - bench.before).numpy()
-    share = float(goal.met(tokens).double().mean())
     met = int(goal.met(tokens).sum())
     return Evidence(
         experiment=f"donors' objects in the region as {what}{f' at {site}' if site else ''} "
@@ -295,8 +302,7 @@ def _transplant(what: str, site: str, tokens: Tensor, bench: Bench, goal: Goal) 
         # As pixels they go through the encoder as well: a control, which speaks for no cause.
         code="encoder_blind" if what == "features" else "", effect=float(change.mean()),
         interval=(float(change.min()), float(change.max())), tokens=float(tokens.mean()),
-        restores=judged(goal, tokens) if what == "pixels" else "yes" if share >= 0.5 else "no",
-        basis="transplant", part=f"{what} {site}".strip(),
+        restores=restores, basis="transplant", part=f"{what} {site}".strip(),
         n=len(tokens),
     )  # fmt: skip
 
