@@ -145,7 +145,7 @@ def _rates(data: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = [
         ("detected, operators that led to no claim", caught["killed"], caught["killable"],
          caught["interval"]),
-        ("detected, operators never looked at", caught["sealed"]["killed"],
+        ("detected, operators set apart by a hash", caught["sealed"]["killed"],
          caught["sealed"]["killable"], caught["sealed"]["interval"]),
         ("detected, all faults", caught["all"]["killed"], caught["all"]["killable"],
          caught["all"]["interval"]),
