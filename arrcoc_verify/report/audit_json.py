@@ -23,7 +23,6 @@ def audit_json(record: Record, report: Path | str | None = None) -> dict[str, An
         "report": None if report is None else str(report),
         "seconds": to_json(record.run["seconds"]),
         "peak_mib": to_json(record.run["peak_mib"]),
-        "suspect": None if record.suspect is None else to_json(record.suspect),
     }
 
 
