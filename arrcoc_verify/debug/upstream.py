@@ -273,7 +273,7 @@ def of_encoder(bench: Bench, goal: Goal) -> Upstream:
     found.evidence.append(
         _transplant("pixels", "", whole, bench, goal, restores=judged(goal, whole))
     )
-    for site in sites:
+    for site in sites[-1:] if seen else sites:  # where they do, its last word is enough to say so
         tokens = _features(bench, site, pasted, asked)
         if tokens is None:
             continue
