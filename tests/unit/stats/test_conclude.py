@@ -53,6 +53,11 @@ def test_p_equal_to_alpha_does_not_hold() -> None:
     assert Outcome.INCONCLUSIVE == conclude([raw(0.01, 1.0)], 0.01)[0].outcome
 
 
+def test_p_equal_to_alpha_does_not_refute_either() -> None:
+    assert conclude([raw(1.0, 0.01)], 0.01)[0].outcome is Outcome.INCONCLUSIVE
+    assert conclude([raw(1.0, 0.0099)], 0.01)[0].outcome is Outcome.REFUTED
+
+
 def test_claims_that_could_not_be_tested_still_count_in_the_family() -> None:
     lost = [decide_causes([math.nan] * 9, margin=0.0), decide_causes([], margin=0.0)]
     few = decide_causes([1.0] * 5, margin=0.0)
