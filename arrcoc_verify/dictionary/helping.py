@@ -6,7 +6,6 @@ each asked its own query and another.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from arrcoc_verify.dictionary.activations import StoreSource, each_vector, some_
 from arrcoc_verify.dictionary.conditioning import Case, Comparison, compared, trained
 from arrcoc_verify.dictionary.job import Plan, query_site, source_of
 from arrcoc_verify.dictionary.losses import Samples
-from arrcoc_verify.dictionary.storage import ACTIVATIONS, TWINS, Kept
+from arrcoc_verify.dictionary.storage import ACTIVATIONS, TWINS, Kept, tuples
 from arrcoc_verify.dictionary.training import Recipe
 from arrcoc_verify.errors import StoreError, TooFewUnits, UsageError
 from arrcoc_verify.graph import Run
@@ -71,10 +70,7 @@ def helping(
             f"got {count}"
         )
     try:
-        told: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in kept.about["recipe"].items()
-        }
-        recipe = Recipe(**told)
+        recipe = Recipe(**tuples(kept.about["recipe"]))
         size = int(kept.about["samples"]) // recipe.steps
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(

@@ -94,7 +94,7 @@ def load_dictionary(folder: Path) -> Kept:
     if told.get("sha256") != sha256(data):
         raise StoreError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not the one noted")
     try:
-        config = DictionaryConfig(**_tuples(told["config"]))
+        config = DictionaryConfig(**tuples(told["config"]))
         dictionary = Dictionary(config)
         dictionary.load_state_dict(load_tensors(data))
     except (ArrcocError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
@@ -158,5 +158,6 @@ def weights_digest(dictionaries: Sequence[Kept]) -> str:
     return found.hexdigest()
 
 
-def _tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+def tuples(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields as a frozen class has them: JSON's lists are its tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}

@@ -71,17 +71,11 @@ class Workers:
         """
         if self.size == 1:
             return value
-        total = value.detach().clone()
-        dist.all_reduce(total)
-        return value + (total / self.size - value.detach())
+        return value + (self.sum(value) / self.size - value.detach())
 
     def any(self, value: Tensor) -> Tensor:
         """Return where any worker has True."""
-        if self.size == 1:
-            return value
-        total = value.to(torch.int32)
-        dist.all_reduce(total)
-        return total > 0
+        return value if self.size == 1 else self.sum(value.to(torch.int32)) > 0
 
     def sum(self, value: Tensor) -> Tensor:
         """Return the sum over workers; nothing is differentiated."""
