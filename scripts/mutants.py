@@ -4,8 +4,9 @@
     python scripts/mutants.py --module conclude   of one module
     python scripts/mutants.py --every 10          a tenth of them
 
-Results are kept as they come in, so that a stopped run goes on. A mutant that lives must be
-explained in tests/mutants.toml, by its id, or the command fails. A mutant that the tests could not
+Results are kept as they come in, so that a stopped run goes on; a mutant that lived is tried again,
+for a test may notice it now. One that lives must be explained in tests/mutants.toml, by its id, or
+the command fails. A mutant that the tests could not
 even be collected with, or that ran out of time, is counted apart: neither is a test that noticed.
 """
 
@@ -27,7 +28,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np  # noqa: F401 - loaded once, for all forks
+import pandas as pd  # noqa: F401
+import PIL.Image  # noqa: F401
 import pytest
+import rich.progress  # noqa: F401
 import scipy.stats  # noqa: F401
 import torch
 
@@ -165,6 +169,24 @@ def sandbox(folder: Path) -> Path:
     return folder
 
 
+def warm(modules: Sequence[str], folder: Path) -> None:
+    """Compile once what no mutant changes: run the tests on the sound code, keep its bytecode.
+
+    Raises:
+        SystemExit: the tests fail on the sound code, so that they would show nothing.
+    """
+    sys.dont_write_bytecode = False
+    try:
+        for module in modules:
+            if (outcome := _tested(module, folder)) != "lived":
+                raise SystemExit(f"the tests of {module} do not pass as it is: {outcome}")
+    finally:
+        sys.dont_write_bytecode = True
+    for path in (folder / "arrcoc_verify").rglob("*.pyc"):
+        if any(path.stem.split(".")[0] == module.split("/")[-1] for module in TESTS):
+            path.unlink()  # a mutant as long and as old as the sound code would be taken for it
+
+
 def outcome_of(mutant: Mutant, folder: Path) -> str:
     """Return `killed`, `lived`, `broke` (nothing could be collected) or `slow`."""
     path = folder / "arrcoc_verify" / f"{mutant.module}.py"
@@ -226,6 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     done = _read(chosen.results)
     with tempfile.TemporaryDirectory() as made, chosen.results.open("a", encoding="utf-8") as log:
         folder = sandbox(Path(made))
+        left = [one.module for one in mutants if one.id not in done]
+        warm(list(dict.fromkeys(left)), folder)
         for number, one in enumerate(mutants):
             if one.id in done:
                 continue
@@ -253,7 +277,8 @@ def _read(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {row["id"]: row["outcome"] for row in rows}
+    why, last = explained(), {row["id"]: row["outcome"] for row in rows}
+    return {key: outcome for key, outcome in last.items() if outcome != "lived" or key in why}
 
 
 def _report(mutants: Sequence[Mutant], done: dict[str, str]) -> int:

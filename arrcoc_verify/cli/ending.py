@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 
+from arrcoc_verify.cli.heap import keep_freed
 from arrcoc_verify.errors import ArrcocError, BadTable, UsageError
 
 FAILED, USAGE, INTERRUPTED = 2, 4, 130
@@ -20,6 +21,7 @@ class Stopped(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and leave the process with its exit code; never shows a traceback of ours."""
+    keep_freed()
     sys.exit(run(arguments))
 
 

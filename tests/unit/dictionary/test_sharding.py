@@ -20,12 +20,14 @@ ROOT = SCRIPT.parents[3]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("shards")
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
          str(SCRIPT), str(made)],
-        check=True, cwd=ROOT, capture_output=True, timeout=300,
-        env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        check=False, cwd=ROOT, capture_output=True, text=True, timeout=300,
+        env={"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1",
+             "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     return made
 
 

@@ -23,7 +23,8 @@ def folder(tmp_path_factory):
             [sys.executable, "-m", "torch.distributed.run", "--standalone",
              f"--nproc-per-node={size}", str(SCRIPT), str(made)],
             check=False, cwd=ROOT, capture_output=True, text=True, timeout=300,
-            env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1",
+                 "PATH": "/usr/bin:/bin"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     return made

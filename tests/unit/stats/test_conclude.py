@@ -169,3 +169,47 @@ def test_a_control_that_was_not_detected_takes_the_verdict_back() -> None:
         assert "detected in" in found.reason
     open_ = conclude([raw(0.5, 0.5)])[0]
     assert open_ == with_control(open_, 0.0)
+
+
+def test_the_patterns_of_a_group_fit_its_part_of_alpha_and_come_from_the_seed() -> None:
+    many = np.random.default_rng(1).normal(0.4, 1.0, 20)
+    pair = [replace(decide_causes(many * k, margin=0.0), p_hold=0.0) for k in (1, 2)]
+    family = [*pair, raw(0.5, 0.5), raw(0.5, 0.5)]
+    table = np.array([d.excess for d in pair]).T
+    wanted = 2.0 * max_t(table, 0.0, "greater", 0.005, 0)
+    found = conclude(family, 0.01, [[0, 1]])
+    assert [d.p_hold_adjusted for d in found[:2]] == wanted.tolist()
+    assert found == conclude(family, 0.01, [[0, 1]], seed=0)
+
+
+def test_a_group_of_one_that_is_the_whole_family_keeps_its_p() -> None:
+    one = replace(decide_causes(NOISE + 0.5, margin=0.0), p_hold=0.0)
+    table = np.array([one.excess]).T
+    assert conclude([one], 0.01, [[0]])[0].p_hold_adjusted == max_t(table)[0]
+
+
+def test_adjusted_p_never_exceed_one() -> None:
+    against = decide_causes(NOISE - 9.0, margin=0.0)
+    found = conclude([against, raw(1.0, 0.4), raw(0.9, 0.9)], 0.01, [[0]])
+    assert [d.p_hold_adjusted for d in found] == [1.0, 1.0, 1.0]
+
+
+def test_the_n_that_would_decide_is_more_than_there_were() -> None:
+    clearly_above_but_not_shown = raw(0.5, 0.5)
+    assert conclude([clearly_above_but_not_shown], 0.01)[0].n_needed == CLEAR.n + 1
+
+
+def test_a_member_of_a_group_with_too_few_units_stays_undecided_and_spoils_no_other() -> None:
+    few = decide_causes(NOISE[:5], margin=0.0)
+    found = conclude([few, CLEAR], 0.01, [[0, 1]])
+    assert [Outcome.INCONCLUSIVE, Outcome.HOLDS] == [d.outcome for d in found]
+    assert found[0].p_hold_adjusted == 1.0
+
+
+def test_units_whose_least_p_is_the_level_itself_cannot_show_it() -> None:
+    eight = decide_causes([9.0, 9.1, 9.2, 9.3, 9.4, 9.5, 9.6, 9.7], margin=1.0)
+    assert eight.least_p == eight.p_hold == 2.0**-8
+    found = conclude([eight], 2.0**-8)[0]
+    assert (found.outcome, found.n_needed) == (Outcome.INCONCLUSIVE, 9)
+    assert "8 units cannot show it" in found.reason
+    assert "at least 9 are needed" in found.reason
