@@ -19,6 +19,7 @@ from arrcoc_verify.stats.decide import (
 )
 from arrcoc_verify.stats.flips import smallest_p
 from arrcoc_verify.stats.permutation import sign_flip
+from arrcoc_verify.stats.tails import MeanTails
 from arrcoc_verify.verdict import Outcome
 
 RNG = np.random.default_rng(0)
@@ -212,3 +213,75 @@ def test_contracts_name_what_was_not_met_and_refuse_impossible_counts() -> None:
 
 def test_the_least_p_is_what_units_and_resamples_allow() -> None:
     assert smallest_p(8) == decide_causes([1.0] * 8, margin=0.0).least_p
+
+
+def test_p_of_many_units_is_bounded_by_resamples() -> None:
+    assert decide_causes(np.tile(EFFECTS, 3), margin=0.0).least_p == 1.0 / 10_000
+    strict = decide_causes(np.tile(EFFECTS, 3), margin=0.0, alpha=1e-3)
+    assert strict.least_p == 1.0 / 100_000  # 199,999 sign patterns would allow less
+
+
+def test_a_decision_that_was_told_nothing_can_show_nothing() -> None:
+    bare = Decision(outcome=Outcome.INCONCLUSIVE, reason=WAITING)
+    assert (bare.n, bare.least_p, bare.chance, bare.sign_flip) == (0, 1.0, 0.5, False)
+    few = decide_causes([9.0] * 7, margin=0.0)
+    assert (few.p_hold, few.p_refute, few.least_p) == (1.0, 1.0, 1.0)
+
+
+def test_the_largest_reading_that_counts_as_finite() -> None:
+    at, beyond = [1e60] * 8, [*[1.0] * 7, math.nextafter(1e60, math.inf)]
+    assert decide_causes(at, margin=0.0).outcome is Outcome.INCONCLUSIVE
+    assert decide_causes(beyond, margin=0.0).outcome is Outcome.INVALID
+
+
+def test_the_first_five_bad_units_are_named() -> None:
+    for bad, said in ((5, "(unit 0, 1, 2, 3, 4)"), (6, "(unit 0, 1, 2, 3, 4, ...)")):
+        effects = [math.nan] * bad + [1.0] * 3
+        assert said in decide_causes(effects, margin=0.0).reason
+
+
+def test_placebos_of_any_other_shape_are_refused() -> None:
+    one = decide_causes(EFFECTS, PLACEBOS[:, 0], margin=8.0)
+    assert one == decide_causes(EFFECTS, PLACEBOS[:, :1], margin=8.0)
+    for shape in ((16, 0), (16, 2, 2), (15,), (17, 2), ()):
+        with pytest.raises(UsageError, match="placebos: wanted shape"):
+            decide_causes(EFFECTS, np.ones(shape), margin=8.0)
+
+
+def test_p_is_the_larger_one_of_both_tests() -> None:
+    found = decide_causes(EFFECTS, margin=18.5, alpha=0.01, seed=3)
+    tails = MeanTails(EFFECTS, "bootstrap-t", 0.01, 3)
+    flips = [sign_flip(EFFECTS, 18.5, side, 0.01, 3).p for side in ("greater", "less")]
+    assert found.p_hold == max(flips[0], tails.p_above(18.5))
+    assert found.p_refute == max(flips[1], tails.p_below(18.5))
+    assert found.sign_flip
+
+
+def test_what_is_left_out_is_said_in_the_signature() -> None:
+    usual = {"alpha": 0.01, "level": 0.95, "seed": 0}
+    plain = decide_causes(EFFECTS, PLACEBOS, margin=18.0)
+    assert plain == decide_causes(EFFECTS, PLACEBOS, margin=18.0, **usual)
+    assert plain != decide_causes(EFFECTS, PLACEBOS, margin=18.0, **{**usual, "seed": 1})
+    near = decide_no_effect(EFFECTS, margin=24.0)
+    assert near == decide_no_effect(EFFECTS, margin=24.0, **usual)
+    assert near != decide_no_effect(EFFECTS, margin=24.0, **{**usual, "seed": 1})
+    assert decide_proportion(9, 10, at_least=0.5) == decide_proportion(
+        9, 10, at_least=0.5, level=0.95
+    )
+
+
+def test_each_rule_says_how_its_least_p_falls_with_units() -> None:
+    exact = decide_no_effect(np.full(40, 0.01), margin=1.0, quantile_rule="exact")
+    assert (exact.chance, exact.least_p) == (0.95, 0.95**40)
+    observed = decide_no_effect(np.full(8, 0.01), margin=1.0)
+    assert (observed.chance, observed.least_p) == (0.5, 2.0**-8)
+    with pytest.raises(UsageError, match="one per unit"):
+        decide_no_effect(np.ones((8, 2)), margin=1.0)
+
+
+def test_no_success_at_all_refutes_and_each_trial_counts_from_the_rate() -> None:
+    found = decide_proportion(0, 20, at_least=0.5)
+    assert alone(found).outcome is Outcome.REFUTED
+    mixed = decide_proportion(2, 3 + 6, at_least=0.75)
+    assert mixed.excess == (0.25, 0.25, *[-0.75] * 7)
+    assert (mixed.chance, mixed.least_p) == (0.75, 0.75**9)
