@@ -47,7 +47,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "stats/interval": ("tests/unit/stats/test_interval.py",),
     "stats/permutation": ("tests/unit/stats/test_permutation.py",),
     "stats/flips": ("tests/unit/stats/test_permutation.py",),
-    "stats/tails": ("tests/unit/stats/test_interval.py", "tests/unit/stats/test_decide.py"),
+    "stats/tails": ("tests/unit/stats/test_tails.py", "tests/unit/stats/test_decide.py"),
     "stats/power": ("tests/unit/stats/test_power.py",),
     "stats/sequential": ("tests/unit/stats/test_sequential.py",),
     "stats/trend": ("tests/unit/stats/test_trend.py",),

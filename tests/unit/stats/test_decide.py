@@ -285,3 +285,9 @@ def test_no_success_at_all_refutes_and_each_trial_counts_from_the_rate() -> None
     mixed = decide_proportion(2, 3 + 6, at_least=0.75)
     assert mixed.excess == (0.25, 0.25, *[-0.75] * 7)
     assert (mixed.chance, mixed.least_p) == (0.75, 0.75**9)
+
+
+def test_a_margin_that_makes_no_sense_is_refused_whatever_was_measured() -> None:
+    for margin in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UsageError, match="margin"):
+            decide_no_effect([math.nan] * 9, margin=margin)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW
 
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
@@ -18,6 +19,9 @@ from arrcoc_verify.stats.equivalence import (
     tost,
 )
 from arrcoc_verify.stats.flips import smallest_p
+from arrcoc_verify.stats.interval import mean_interval
+from arrcoc_verify.stats.permutation import sign_flip
+from arrcoc_verify.stats.tails import MeanTails
 
 REFUSED = (UsageError, TypeCheckError)
 """Ours for users; in tests the check of annotations may come first."""
@@ -166,3 +170,79 @@ def test_bad_distances_and_margins_are_refused(d, margin: float, error) -> None:
         bounded_distance(d, margin)
     with pytest.raises(REFUSED, match="quantile_rule"):
         bounded_distance([1.0] * 8, 1.0, quantile_rule="none")
+
+
+def test_margins_without_room_are_refused() -> None:
+    with pytest.raises(UsageError, match="low < high"):
+        tost(NOISE, (1.0, 1.0))
+
+
+def test_what_is_left_out_is_said_in_the_signature() -> None:
+    usual = {"level": 0.9, "alpha": 0.01, "seed": 0}
+    plain = tost(NOISE, (-0.6, 0.6), "bootstrap-t")
+    assert plain == tost(NOISE, (-0.6, 0.6), "bootstrap-t", **usual)
+    assert plain != tost(NOISE, (-0.6, 0.6), "bootstrap-t", **{**usual, "seed": 1})
+    usual = {"level": 0.95, "alpha": 0.01, "seed": 0}
+    near = bounded_distance(np.abs(NOISE), 1.3)
+    assert near == bounded_distance(np.abs(NOISE), 1.3, **usual)
+    assert near != bounded_distance(np.abs(NOISE), 1.3, **{**usual, "seed": 1})
+
+
+def test_both_sides_count_for_inside_and_the_nearer_one_for_outside() -> None:
+    tails = MeanTails(NOISE, "t", 0.01, 0)
+    found = tost(NOISE, (-0.5, 0.3))
+    assert found.p_inside == max(tails.p_below(0.3), tails.p_above(-0.5))
+    far = tost(NOISE + 1.0, (-0.5, 0.3))
+    tails = MeanTails(NOISE + 1.0, "t", 0.01, 0)
+    assert far.p_outside == 2.0 * min(tails.p_above(0.3), tails.p_below(-0.5)) < 0.01
+
+
+def test_a_quantile_interval_ends_where_n_can_no_longer_bound_it() -> None:
+    x = np.arange(1.0, 9.0)
+    bounded, unbounded = quantile_interval(x, 0.5, 0.95), quantile_interval(x, 0.5, 0.999)
+    assert (bounded.low, bounded.value, bounded.high) == (1.0, 4.0, 8.0)
+    assert (unbounded.low, unbounded.high) == (-math.inf, math.inf)
+
+
+def test_readings_near_zero_count_as_a_tenth_of_the_margin() -> None:
+    assert log_readings(np.array([0.0, 0.1, 0.2]), 2.0) == pytest.approx([math.log(0.1)] * 3)
+
+
+def test_inside_is_the_largest_of_three_p_and_outside_twice_the_less_of_two() -> None:
+    d = np.random.default_rng(4).lognormal(-0.8, 0.6, 40)
+    squares = np.square(d / 1.5)
+    tails = MeanTails(squares, "bootstrap-t", 0.01, 0)
+    logs = MeanTails(log_readings(d, 1.5), "t", 0.01, 0).p_below(0.0)
+    parts = [tails.p_below(1.0), sign_flip(squares, 1.0, "less").p, logs]
+    assert bounded_distance(d, 1.5).p_inside == max(parts) < 0.05
+    squares = np.square(d / 0.4)
+    tails = MeanTails(squares, "bootstrap-t", 0.01, 0)
+    above = max(tails.p_above(1.0), sign_flip(squares, 1.0, "greater").p)
+    beyond = stats.binom.sf(np.count_nonzero(d > 0.4) - 1, 40, 0.05)
+    assert bounded_distance(d, 0.4).p_outside == 2.0 * min(above, beyond) < 0.05
+
+
+def test_a_root_mean_square_beyond_the_margin_is_not_inside_for_few_large_distances() -> None:
+    d = np.array([0.01] * 38 + [5.5] * 2)  # the 95th percentile is inside
+    assert bounded_distance(d, 1.0).p_inside > 0.5
+
+
+def test_distances_at_the_margin_are_excesses_but_not_beyond_it() -> None:
+    d = np.array([0.1] * 93 + [1.0] * 3 + [1.2] * 4)
+    found = bounded_distance(d, 1.0, quantile_rule="exact")
+    assert found.p_inside == pytest.approx(stats.binom.cdf(7, 100, 0.05))
+    many = np.array([0.1] * 12 + [1.0] * 3 + [1.05] * 5)  # root mean square is inside
+    assert bounded_distance(many, 1.0).p_outside == pytest.approx(2.0 * stats.binom.sf(4, 20, 0.05))
+
+
+def test_the_observed_percentile_allows_one_excess_in_twenty() -> None:
+    one, two = np.array([0.1] * 19 + [1.5]), np.array([0.1] * 18 + [1.5] * 2)
+    assert bounded_distance(one, 1.0).p_inside < 1.0
+    assert bounded_distance(two, 1.0).p_inside == 1.0
+
+
+def test_the_interval_of_the_root_mean_square_is_that_of_squares_on_the_distances_scale() -> None:
+    d = np.abs(NOISE)
+    found, square = bounded_distance(d, 0.8).rms, mean_interval(np.square(d / 0.8), 0.95, 0)
+    ends = [0.8 * math.sqrt(end) for end in (square.value, square.low, square.high)]
+    assert [found.value, found.low, found.high] == ends

@@ -156,3 +156,44 @@ def test_clopper_pearson_covers_at_least_its_level_for_every_rate() -> None:
 def test_impossible_counts_are_refused(successes: int, n: int) -> None:
     with pytest.raises(UsageError, match="successes"):
         proportion_interval(successes, n)
+
+
+def _naive_bootstrap_t(x: np.ndarray, count: int, seed: int) -> list[float]:
+    """Write out what the vectorised version does, one resample at a time."""
+    drawn = x[np.random.default_rng(seed).integers(x.size, size=(count, x.size))]
+    least = 0.25 * x.std(ddof=1)
+    return sorted(
+        (row.mean() - x.mean()) / (max(row.std(ddof=1), least) / math.sqrt(x.size)) for row in drawn
+    )
+
+
+def test_bootstrap_t_is_the_written_out_one() -> None:
+    x = np.array(SLEEP)
+    values = bootstrap_t_values(x, 4_999, 7)
+    assert values == pytest.approx(_naive_bootstrap_t(x, 4_999, 7))
+    found, error = mean_interval(x, 0.95, 7, "bootstrap-t"), stats.sem(x)
+    assert found.low == pytest.approx(x.mean() - values[-125] * error)
+    assert found.high == pytest.approx(x.mean() - values[124] * error)
+    widest, many = mean_interval(x, 0.999999, 7, "bootstrap-t"), bootstrap_t_values(x, 200_000, 7)
+    assert widest.low == pytest.approx(x.mean() - many[-1] * error)
+
+
+def test_a_resample_without_spread_counts_a_quarter_of_the_samples() -> None:
+    values = bootstrap_t_values(np.array([0.0] * 15 + [1.0]), 4_999, 0)
+    assert values[0] == pytest.approx(-(1 / 16) * 4.0 / (0.25 * 0.25))
+
+
+def test_what_is_left_out_is_95_percent_and_seed_0() -> None:
+    assert mean_interval(SLEEP) == mean_interval(SLEEP, 0.95, 0, "auto", "")
+    assert proportion_interval(4, 20) == proportion_interval(4, 20, 0.95, "fraction")
+    assert proportion_interval(4, 20, unit="pairs").unit == "pairs"
+    assert proportion_interval(1, 1).low == pytest.approx(0.025)
+    assert proportion_interval(4, 20).value == 0.2
+
+
+def test_the_ends_of_students_interval() -> None:
+    x = np.array(SLEEP)
+    found, exact = (
+        mean_interval(x, 0.9, method="t"), stats.t.interval(0.9, 9, x.mean(), stats.sem(x))
+    )  # fmt: skip
+    assert (found.low, found.high) == pytest.approx(exact)

@@ -88,3 +88,11 @@ def test_negative_values_are_refused(adjust) -> None:
 def test_p_above_one_is_refused() -> None:
     with pytest.raises(UsageError):
         holm([1.1])
+
+
+def test_one_value_above_one_among_good_ones_is_refused() -> None:
+    for adjust in (holm, bh):
+        with pytest.raises(UsageError):
+            adjust([0.5, 1.1])
+    assert holm([0.0, 1.0]).tolist() == [0.0, 1.0]
+    assert e_bh([0.5, 1.0]).tolist() == [1.0, 1.0]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
@@ -216,3 +217,46 @@ def test_mcnemar_without_discordant_cases_shows_nothing() -> None:
     assert 2**-6 == mcnemar_exact(6, 0, "greater")
     with pytest.raises(UsageError):
         mcnemar_exact(-1, 2)
+
+
+def test_statistic_and_p_do_not_depend_on_the_unit_of_measurement() -> None:
+    usual = sign_flip(DARWIN)
+    assert usual.statistic == pytest.approx(stats.ttest_1samp(DARWIN, 0.0).statistic)
+    for scale in (1e-12, 1e-3, 1e9):
+        found = sign_flip(np.array(DARWIN) * scale)
+        assert found.statistic == pytest.approx(usual.statistic)
+        assert found.p == usual.p
+    assert sign_flip([1.0, 3.0]).statistic == pytest.approx(2.0)
+    assert sign_flip(np.full(1_000, 0.1)).statistic == math.inf
+
+
+def test_what_is_left_out_is_said_in_the_signature() -> None:
+    x = np.random.default_rng(0).normal(0.3, 1.0, (20, 3))
+    assert sign_flip(x[:, 0]) == sign_flip(x[:, 0], 0.0, "greater", 0.01, 0)
+    assert sign_flip(x[:, 0]) != sign_flip(x[:, 0], seed=1)
+    usual = {"margin": 0.0, "alternative": "greater", "alpha": 0.01, "seed": 0, "step_down": True}
+    assert max_t(x).tolist() == max_t(x, **usual).tolist()
+    assert max_t(x).tolist() != max_t(x, seed=1).tolist()
+    assert max_t(x).tolist() != max_t(x, step_down=False).tolist()
+
+
+def test_max_t_wants_a_table_of_any_size() -> None:
+    assert max_t([[1.0]]).tolist() == [0.5]
+    for shape in ((5,), (5, 2, 2), (3, 0)):
+        with pytest.raises(UsageError, match="shape"):
+            max_t(np.ones(shape))
+
+
+def test_smallest_p_takes_no_units_and_one_flip_and_nothing_less() -> None:
+    assert smallest_p(40, 1) == 0.5
+    for n, flips in ((-1, 9), (40, 0)):
+        with pytest.raises(UsageError, match="n >= 0 units and n_flips >= 1"):
+            smallest_p(n, flips)
+    assert n_flips_for(17, 0.5) == 9_999
+
+
+def test_mcnemar_one_sided_counts_every_discordant_case() -> None:
+    assert mcnemar_exact(5, 5, "greater") == pytest.approx(638 / 1024)
+    assert mcnemar_exact(1, 0, "greater") == 0.5
+    with pytest.raises(UsageError):
+        mcnemar_exact(2, -1)

@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from arrcoc_verify.errors import NonFinite, TooFewUnits, UsageError
 from arrcoc_verify.stats.decide import decide_causes
-from arrcoc_verify.stats.power import detection_rate, least_n, n_needed
+from arrcoc_verify.stats.power import (
+    _bootstrap_p,
+    _flip_p,
+    _n_patterns,
+    _patterns,
+    _shares,
+    detection_rate,
+    least_n,
+    n_needed,
+)
 
 BASE = np.array([-1.0, 1.0] * 50)
 BASE = BASE / BASE.std(ddof=1)
@@ -110,3 +120,87 @@ def test_bad_input_is_refused() -> None:
         detection_rate(BASE, 1.0, 0)
     with pytest.raises(UsageError):
         n_needed(BASE, 0.0, alpha=0.0)
+
+
+def test_least_n_at_a_level_that_n_reaches_exactly() -> None:
+    assert [least_n(2.0**-n) for n in (8, 10, 13)] == [8, 10, 13]
+
+
+def test_few_and_odd_effects_are_planned_for() -> None:
+    assert n_needed([1.0, 2.0], 0.0) == n_needed([1.0, 2.0], 0.0, 0.01, 0.8)
+    assert n_needed([0.0, 2.0] * 4, 0.0) is not None  # a mean of 1
+    assert n_needed([0.0, 1.0, 2.0], 0.9) > 100  # a spread of 1
+
+
+def test_patterns_put_fifty_beyond_the_level_between_bounds() -> None:
+    assert [_n_patterns(alpha) for alpha in (0.05, 0.01, 1e-3, 1e-6)] == [
+        1_999, 4_999, 49_999, 131_072
+    ]  # fmt: skip
+    assert _patterns(16, 0.01, 0).shape == (16, 2**16)
+    assert len(np.unique(_patterns(16, 0.01, 0), axis=1).T) == 2**16
+    random, shares = _patterns(17, 0.01, 0), _shares(17, 0.01, 0)
+    assert random.shape == shares.shape == (17, 4_999)
+    assert set(np.unique(random)) == {-1.0, 1.0}
+    assert np.abs(random.mean(axis=1)).max() < 0.06
+    assert shares.sum(axis=0) == pytest.approx(np.ones(4_999))
+    assert shares * 17 == pytest.approx(np.round(shares * 17))
+
+
+@pytest.mark.parametrize("n", [12, 20])
+def test_p_of_many_samples_at_once_are_those_of_each(n: int) -> None:
+    samples = np.random.default_rng(0).normal(0.4, 1.0, (30, n))
+    signs, shares = _patterns(n, 0.01, 0), _shares(n, 0.01, 0)
+    extra = 1 if n > 16 else 0
+    for at, (flip, boot) in enumerate(
+        zip(_flip_p(samples, signs), _bootstrap_p(samples, shares), strict=True)
+    ):
+        x = samples[at]
+        hits = np.count_nonzero(x @ signs >= x.sum() - 1e-9)
+        assert flip == (hits + extra) / (signs.shape[1] + extra)
+        moved = (x - x.mean()) @ shares
+        spread = np.sqrt(np.maximum(np.square(x - x.mean()) @ shares - moved**2, 0.0))
+        t = moved / np.maximum(spread, 0.25 * x.std())
+        hits = np.count_nonzero(t >= x.mean() / x.std())
+        assert boot == pytest.approx((hits + 1) / (shares.shape[1] + 1), abs=1e-3)
+    for scale in (1e-12, 1e9):
+        assert _flip_p(samples * scale, signs) == pytest.approx(_flip_p(samples, signs))
+        assert _bootstrap_p(samples * scale, shares) == pytest.approx(
+            _bootstrap_p(samples, shares), abs=1e-3
+        )
+    assert _bootstrap_p(np.ones((1, n)), shares).tolist() == [0.0]
+
+
+def test_what_is_left_out_is_said_in_the_signature() -> None:
+    rate = detection_rate(BASE, 0.6, 20)
+    assert rate == detection_rate(BASE, 0.6, 20, 0.01, 500, 0, None)
+    assert rate != detection_rate(BASE, 0.6, 20, seed=1)
+
+
+def test_samples_are_drawn_from_residuals_spread_as_their_population_is() -> None:
+    residuals = np.array([4.0, 5.0, 6.0, 9.0])
+    wide = (residuals - 6.0) * math.sqrt(4 / 3)
+    samples = 1.6 + wide[np.random.default_rng(2).integers(4, size=(300, 14))]
+    flips = _flip_p(samples, _patterns(14, 0.01, 2)) < 0.01
+    boots = _bootstrap_p(samples, _shares(14, 0.01, 2)) < 0.01
+    rate = detection_rate(residuals, 1.6, 14, 0.01, 300, 2)
+    assert 0.1 < rate == np.mean(flips & boots) < 0.9
+
+
+def test_two_units_detect_nothing_and_one_simulation_is_a_simulation() -> None:
+    assert detection_rate(BASE, 9.0, 2) == 0.0
+    assert detection_rate(BASE, 9.0, 12, n_sims=1) == 1.0
+    for n, sims in ((1, 9), (9, 0)):
+        with pytest.raises(UsageError, match="n >= 2 and n_sims >= 1"):
+            detection_rate(BASE, 9.0, n, n_sims=sims)
+    assert detection_rate(BASE, 100.0, 8, 2.0**-8) == 0.0  # a p of alpha is not below it
+
+
+@pytest.mark.parametrize("spike", [0.3, 0.62, 0.72, 0.8, 0.85, 2.0])
+def test_it_stops_once_the_side_of_the_rate_is_clear(spike: float) -> None:
+    for seen in range(50, 501, 50):
+        rate = detection_rate(BASE, spike, 20, 0.01, seen)
+        hits = round(rate * seen)
+        p = min(stats.binom.sf(hits - 1, seen, 0.8), stats.binom.cdf(hits, seen, 0.8))
+        if p < 1e-3:
+            break
+    assert detection_rate(BASE, spike, 20, 0.01, 500, enough=0.8) == rate

@@ -100,3 +100,36 @@ def test_nan_bad_margins_and_empty_bounds_are_refused() -> None:
         e_process([0.1], margin=1.0)
     with pytest.raises(UsageError, match="bounds"):
         confidence_sequence([0.1], bounds=(1.0, -1.0))
+
+
+def test_two_effects_multiply_the_capital_of_each_bet() -> None:
+    bets = (np.arange(20) + 0.5) / 20
+    assert e_process([1.0, 0.5])[-1] == pytest.approx(np.mean((1 + bets) * (1 + bets / 2)))
+    assert e_process([0.5], 0.2)[-1] == pytest.approx(np.mean(1 + bets * 0.3 / 1.2))
+
+
+def test_what_is_left_out_is_said_in_the_signature() -> None:
+    plain = (0.0, "greater", (-1.0, 1.0))
+    assert e_process(POSITIVE).tolist() == e_process(POSITIVE, *plain).tolist()
+    assert n_to_decide(POSITIVE) == n_to_decide(POSITIVE, 0.0, 0.01, "greater", (-1.0, 1.0))
+    found, said = confidence_sequence(POSITIVE), confidence_sequence(POSITIVE, 0.95, (-1.0, 1.0))
+    assert found.low.tolist() == said.low.tolist()
+    assert found.level == 0.95
+
+
+def test_the_mirror_image_has_the_mirrored_intervals_on_a_grid_of_401_means() -> None:
+    found, mirrored = confidence_sequence(POSITIVE, 0.9), confidence_sequence(-POSITIVE, 0.9)
+    assert mirrored.low == pytest.approx(-found.high)
+    assert mirrored.high == pytest.approx(-found.low)
+    assert confidence_sequence([-1.0]).low[0] == -1.0
+    assert confidence_sequence([1.0]).high[0] == 1.0
+    steps = (found.low + 1.0) / 0.005
+    assert steps == pytest.approx(np.round(steps), abs=1e-6)
+
+
+def test_margins_on_the_bounds_and_bounds_without_room_are_refused() -> None:
+    for margin in (-1.0, 1.0, 2.0):
+        with pytest.raises(UsageError, match="margin"):
+            e_process([0.1], margin)
+    with pytest.raises(UsageError, match="low < high"):
+        e_process([1.0], 1.0, "greater", (1.0, 1.0))

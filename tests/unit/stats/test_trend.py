@@ -75,3 +75,10 @@ def test_bad_input_is_refused() -> None:
         dose_response([[1.0, math.nan]])
     with pytest.raises((UsageError, TypeCheckError), match="up"):
         dose_response([[1.0, 2.0]], "up")
+
+
+def test_the_least_tables_that_can_be_tested() -> None:
+    assert dose_response([[1.0, 2.0]]).p == 0.5
+    for shape in ((0, 3), (3, 1), (2, 2, 2)):
+        with pytest.raises(UsageError, match="doses"):
+            dose_response(np.ones(shape))
