@@ -22,7 +22,7 @@ from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
-from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
+from arrcoc_verify.debug.screening import CONFIRMED, RANK, SCREENED, Judge, Outcomes, Shared
 from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
@@ -195,6 +195,8 @@ class Row:
         repaired_tokens: what the region gets with it.
         mended: the repair mends the case.
         flipped: claims whose verdict got worse by it; None when no suite was run.
+        harmed: those of them whose verdict is worse than the sound model's, too: the rest is
+            what the fault had hidden, as a model deaf to its query survives every paraphrase.
         skipped: why it is not counted, or "".
         seconds: wall time.
     """
@@ -212,13 +214,15 @@ class Row:
     repaired_tokens: float = 0.0
     mended: bool = False
     flipped: tuple[str, ...] | None = None
+    harmed: tuple[str, ...] | None = None
     skipped: str = ""
     seconds: float = 0.0
 
 
 def row_of(
-    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None
-) -> Row:
+    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None,
+    best: Outcomes | None = None,
+) -> Row:  # fmt: skip
     """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
 
     Args:
@@ -226,6 +230,7 @@ def row_of(
         seed: of every draw.
         shared: runs that judges share; None leaves the suite out.
         sound: donors of the sound model, to save time.
+        best: outcomes of the sound model by claim; needed with `shared`.
     """
     start = time.perf_counter()
     base = Row(
@@ -237,15 +242,20 @@ def row_of(
     got = diagnose(one, seed, sound)
     screen = Judge(SCREENED, shared) if shared is not None else None
     made = repair(got.found, screen=screen, seed=seed)
+    harmed = None
     if shared is not None:
-        made = confirm(made, Judge(CONFIRMED, shared), seed)
+        judge = Judge(CONFIRMED, shared)
+        made = confirm(made, judge, seed)
+        if made.winner is not None and best is not None:
+            worse = made.winner.flipped_verdicts or ()
+            harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[best[name]])
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
         cause_first=got.first_right, all_named=got.all_right, mended=won is not None,
         repair=" and ".join(edit.said for edit in won.edits) if won else "",
         repaired_tokens=won.case_tokens_after if won else 0.0,
-        flipped=won.flipped_verdicts if won else None,
+        flipped=won.flipped_verdicts if won else None, harmed=harmed,
         seconds=round(time.perf_counter() - start, 1),
     )  # fmt: skip
 
@@ -267,12 +277,15 @@ def run(
     if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
         raise UnknownName("planted failure", ", ".join(names), NAMES)
     rows, shared = [], Shared(model, seed) if suite else None
+    best: Outcomes | None = None
     sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            row = row_of(one, seed, shared=shared, sound=sound)
+            if shared is not None and best is None:
+                best = Judge(CONFIRMED, shared).outcomes(model, ("*",))
+            row = row_of(one, seed, shared=shared, sound=sound, best=best)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))
@@ -308,6 +321,7 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
             "interval": [found.low, found.high] if found else None,
         }  # fmt: skip
 
+    unharmed = [row for row in counted if row.mended and row.harmed is not None and not row.harmed]
     first = sum(row.cause_first for row in counted)
     judged = all(row.flipped is not None or not row.mended for row in counted)
     return {
@@ -318,7 +332,10 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
             "cause first": share(first),
             "exactly the planted causes": share(sum(row.all_named for row in counted)),
             "case mended": share(sum(row.mended for row in counted)),
-            **({"mended, no verdict worse": share(len(repaired))} if judged else {}),
+            **({
+                "mended, no verdict worse": share(len(repaired)),
+                "mended, no verdict worse than the sound model's": share(len(unharmed)),
+            } if judged else {}),
         },
         "not_counted": [{"name": r.name, "reason": r.skipped} for r in rows if r.skipped],
         "rows": [asdict(row) for row in rows],

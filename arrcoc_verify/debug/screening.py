@@ -23,10 +23,14 @@ SCREENED = ("select", "train")
 CONFIRMED = ("assert", "repair-confirm")
 """Roles on which the winner is confirmed; no part of a diagnosis or repair looks at them."""
 
-_BETTER = {
+Outcomes = Mapping[str, Outcome]
+"""Claim -> outcome."""
+
+RANK = {
     Outcome.HOLDS: 3, Outcome.NOT_APPLICABLE: 3, Outcome.INCONCLUSIVE: 2, Outcome.REFUTED: 1,
     Outcome.NOT_RUN: 1, Outcome.INVALID: 0,
 }  # fmt: skip
+"""Outcome -> how good it is; a verdict gets worse when its rank falls."""
 
 
 class Shared:
@@ -68,23 +72,26 @@ class Judge:
         roles: of the scenes that verdicts rest on.
         shared: what is not run again for every model.
         without: photographs that are left out, such as the case's own.
+        last: outcomes of the model that was judged last, by claim.
     """
 
     def __init__(self, roles: Sequence[str], shared: Shared, without: Sequence[str] = ()) -> None:
         """Take the roles of the scenes, and what is shared with other judges."""
+        self.last: Outcomes = {}
         self.roles, self.shared, self.without = tuple(roles), shared, frozenset(without)
-        self._kept: list[tuple[Model, tuple[str, ...], Mapping[str, Outcome]]] = []
+        self._kept: list[tuple[Model, tuple[str, ...], Outcomes]] = []
 
     def __call__(
         self, before: Model, after: Model, patterns: Sequence[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the claims whose verdict got worse, and those whose verdict got better."""
         old, new = self._known(before, tuple(patterns)), self.outcomes(after, patterns)
-        worse = tuple(name for name in old if _BETTER[new[name]] < _BETTER[old[name]])
-        better = tuple(name for name in old if _BETTER[new[name]] > _BETTER[old[name]])
+        self.last = new
+        worse = tuple(name for name in old if RANK[new[name]] < RANK[old[name]])
+        better = tuple(name for name in old if RANK[new[name]] > RANK[old[name]])
         return worse, better
 
-    def _known(self, model: Model, patterns: tuple[str, ...]) -> Mapping[str, Outcome]:
+    def _known(self, model: Model, patterns: tuple[str, ...]) -> Outcomes:
         for known, asked, outcomes in self._kept:
             if known is model and asked == patterns:
                 return outcomes
@@ -92,7 +99,7 @@ class Judge:
         self._kept.append((model, patterns, found))
         return found
 
-    def outcomes(self, model: Model, patterns: Sequence[str]) -> Mapping[str, Outcome]:
+    def outcomes(self, model: Model, patterns: Sequence[str]) -> Outcomes:
         """Return the outcome of each claim."""
         settings = replace(Settings(), seed=self.shared.seed, per_cluster=1)
         asserted = self.shared.lab(model, self._scenes(model, self.roles))

@@ -246,3 +246,21 @@ def test_the_interval_of_the_root_mean_square_is_that_of_squares_on_the_distance
     found, square = bounded_distance(d, 0.8).rms, mean_interval(np.square(d / 0.8), 0.95, 0)
     ends = [0.8 * math.sqrt(end) for end in (square.value, square.low, square.high)]
     assert [found.value, found.low, found.high] == ends
+
+
+def test_the_t_test_of_logs_decides_where_it_is_the_strictest() -> None:
+    d = np.random.default_rng(2).lognormal(-1.0, 0.9, 22)
+    logs = MeanTails(log_readings(d, 1.4), "t", 0.01, 0).p_below(0.0)
+    tails = MeanTails(np.square(d / 1.4), "bootstrap-t", 0.01, 0).p_below(1.0)
+    assert tails < logs == bounded_distance(d, 1.4).p_inside
+
+
+def test_outside_asks_both_tests_of_the_mean() -> None:
+    d = np.concatenate([np.full(59, 0.999), 1.3 + 0.01 * np.arange(5)])
+    flips = sign_flip(np.square(d), 1.0, "greater").p
+    assert MeanTails(np.square(d), "bootstrap-t", 0.01, 0).p_above(1.0) < flips
+    assert bounded_distance(d, 1.0).p_outside == 2.0 * flips
+
+
+def test_larger_distances_have_larger_log_readings() -> None:
+    assert np.all(np.diff(log_readings(np.array([0.5, 1.0, 2.0, 4.0]), 1.0)) > 0)
