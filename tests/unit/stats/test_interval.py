@@ -198,3 +198,12 @@ def test_the_ends_of_students_interval() -> None:
         mean_interval(x, 0.9, method="t"), stats.t.interval(0.9, 9, x.mean(), stats.sem(x))
     )  # fmt: skip
     assert (found.low, found.high) == pytest.approx(exact)
+
+
+def test_where_bca_is_undefined_auto_takes_t_and_says_so() -> None:
+    x = np.random.default_rng(0).exponential(size=60) * 1e-120
+    found, exact = mean_interval(x), mean_interval(x, method="t")
+    assert found.method.startswith("t (bca is undefined")
+    assert (found.low, found.high) == (exact.low, exact.high)
+    with pytest.raises(NonFinite, match="bca"):
+        mean_interval(x, method="bca")

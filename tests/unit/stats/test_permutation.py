@@ -260,3 +260,15 @@ def test_mcnemar_one_sided_counts_every_discordant_case() -> None:
     assert mcnemar_exact(1, 0, "greater") == 0.5
     with pytest.raises(UsageError):
         mcnemar_exact(2, -1)
+
+
+def test_max_t_of_one_claim_is_the_sign_flip_among_random_patterns_too() -> None:
+    x = np.random.default_rng(0).normal(0.3, 1.0, 20)
+    assert max_t(x[:, None])[0] == sign_flip(x).p
+    assert max_t(np.full((20, 1), 2.0))[0] == 1 / 20_000
+
+
+def test_sixteen_units_are_counted_out() -> None:
+    x = np.arange(1.0, 17.0)
+    assert (sign_flip(x).p, sign_flip(x).exact) == (2.0**-16, True)
+    assert max_t(x[:, None])[0] == 2.0**-16
