@@ -200,6 +200,9 @@ def test_the_ends_of_students_interval() -> None:
     assert (found.low, found.high) == pytest.approx(exact)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:invalid value:RuntimeWarning", "ignore::scipy.stats.DegenerateDataWarning"
+)
 def test_where_bca_is_undefined_auto_takes_t_and_says_so() -> None:
     x = np.random.default_rng(0).exponential(size=60) * 1e-120
     found, exact = mean_interval(x), mean_interval(x, method="t")
