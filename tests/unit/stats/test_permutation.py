@@ -272,3 +272,9 @@ def test_sixteen_units_are_counted_out() -> None:
     x = np.arange(1.0, 17.0)
     assert (sign_flip(x).p, sign_flip(x).exact) == (2.0**-16, True)
     assert max_t(x[:, None])[0] == 2.0**-16
+
+
+def test_as_many_patterns_come_as_were_asked_for_however_they_are_cut_up() -> None:
+    chunks = list(flipped_sums(np.ones((17, 300)), 4_000, 0))
+    assert len(chunks) > 1
+    assert sum(map(len, chunks)) == 4_000
