@@ -5,6 +5,7 @@ what is chosen over the whole batch is chosen over all workers' samples, so that
 several train the same dictionary up to rounding.
 """
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -144,12 +145,15 @@ def joined(device: str = "cpu") -> Iterator[tuple[Workers, str]]:
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    # Its defaults hold the group for ever if it is first imported, as optimisers do, while there is
+    # one: then threads of gloo outlive the interpreter, which aborts them, and the process.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     # The first one captures while the others wait, however long that takes.
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield Workers.present(), device
-        dist.barrier()  # a process that leaves while another still reads from it aborts both
+        dist.barrier()  # whoever leaves while another still reads from it takes that one along
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise
