@@ -120,10 +120,10 @@ def apply(edit: Edit, site: Site, value: Tensor, grid: tuple[int, int]) -> Tenso
         )
     if edit.where is not None:
         new = torch.where(spread(edit.where.to(value.device), site, grid), new, value)
-    return _laid_out_like(new, value)
+    return laid_out_like(new, value)
 
 
-def _laid_out_like(new: Tensor, value: Tensor) -> Tensor:
+def laid_out_like(new: Tensor, value: Tensor) -> Tensor:
     """Return `new` in the memory layout of `value`: the last bit of a product can hang on it."""
     if new.layout != torch.strided or new.stride() == value.stride():
         return new

@@ -212,11 +212,15 @@ class Lab:
         return names.index(name)
 
     def spread(self, role: str) -> float:
-        """Return the natural size of a map: median over scenes of its standard deviation."""
+        """Return the natural size of a map: median over scenes of its standard deviation.
+
+        At least a hundredth of the largest: where most maps are flat, readings of the others must
+        not be counted in units of nothing.
+        """
         if self.scale is not None:
             return self.scale.spread(role)
-        values = self.map(self.clean, role)
-        return float(values.std(1, unbiased=False).median())
+        each = self.map(self.clean, role).std(1, unbiased=False)
+        return float(torch.maximum(each.median(), each.max() / 100))
 
     def over(self, result: Run, role: str, region: Tensor) -> Tensor:
         """Return the mean of a map over a region, in units of the map's spread, `[scene]`."""

@@ -24,7 +24,7 @@ from arrcoc_verify.attach import (
     put,
     refuse_compiled,
 )
-from arrcoc_verify.edit import Edit, apply, by_site
+from arrcoc_verify.edit import Edit, apply, by_site, laid_out_like
 from arrcoc_verify.errors import (
     BadModel,
     NonFinite,
@@ -247,7 +247,7 @@ class Walker:
                 if len(here) == 1 and value.ndim == len(site.axes) and value.shape[0] == count:
                     cached = self.chunk.outputs.get(step.name)
                     if isinstance(cached, Tensor) and cached.shape == value.shape:
-                        value = value.to(cached)
+                        value = laid_out_like(value.to(cached), cached)
                         self._note(site, cached, value)
                         return value
         return None

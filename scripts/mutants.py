@@ -37,7 +37,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "tests" / "mutants.toml"
-SECONDS = 300
+SECONDS = 120
 PATH_TEST = "tests/faults/test_verdict_path.py"
 TESTS: dict[str, tuple[str, ...]] = {
     "stats/conclude": ("tests/unit/stats/test_conclude.py", PATH_TEST),

@@ -90,11 +90,14 @@ def of_pictures(bench: Bench, goal: Goal) -> Upstream:
         restores = "yes" if met and lives and sure else "no"
         if met and not everywhere and over is not None and over[1] < 0 and not _alone(bench, goal):
             restores = "no"  # it harms all others, so the model reads pictures as they are
+        why = ""
+        if met and restores == "no":
+            why = ", but others do not gain by it" if lives else ", but maps follow it less"
         found.evidence.append(
             Evidence(
-                experiment=f"the picture {name}", code="preprocessing", effect=effect,
-                interval=over or (effect, effect), tokens=float(tokens[at]), restores=restores,
-                basis="picture", part=f"picture:{name}",
+                experiment=f"the picture {name}{why}", code="preprocessing", effect=effect,
+                interval=(effect, effect), tokens=float(tokens[at]), restores=restores,
+                basis="picture", part=f"picture:{name}", replication=over,
                 n=len(set(donors.clusters)) if over else 1,
             )
         )  # fmt: skip

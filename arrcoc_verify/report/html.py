@@ -274,13 +274,14 @@ def headline(record: Record) -> str:
     required = [v for v in record.verdicts if v.required and v.outcome.value != "not_applicable"]
     today = str(record.run["completed_at"])[:10]
     counted = [v for v in required if v.waiver is None or today > v.waiver.expires]
+    silent = sum(v.outcome.value == "not_applicable" for v in record.verdicts)
     outcome = str(record.run["outcome"])
     many = sum(v.outcome.value == outcome for v in counted)
     claims = f"{many} of {len(required)} required claims"
     if outcome == "not_run" and not many:
         return "Nothing was shown: no required claim ran to a verdict."
     return {
-        "holds": f"Holds: {claims} hold" + _waived_words(len(required) - len(counted)),
+        "holds": f"Holds: {claims} hold" + _besides(len(required) - len(counted), silent),
         "refuted": f"Refuted: {claims} do not hold.",
         "invalid": f"Invalid: {claims} could not be judged.",
         "inconclusive": f"Undecided: {claims} need more evidence.",
@@ -288,5 +289,9 @@ def headline(record: Record) -> str:
     }[outcome]
 
 
-def _waived_words(many: int) -> str:
-    return f"; {many} more are waived." if many else "."
+def _besides(waived: int, silent: int) -> str:
+    """Return what else is to be said of a run that holds: claims that do not stand behind it."""
+    said = [f"; {waived} more are waived"] if waived else []
+    if silent:
+        said.append(f"; {silent} do not apply to what this model shows")
+    return "".join(said) + "."

@@ -96,7 +96,7 @@ def _finding(verdict: Verdict) -> str:
         )
     waived = f" Waived by {verdict.waiver.author}." if verdict.waiver is not None else ""
     reason = verdict.reason.rstrip(".")
-    said = f"{verdict.sentence} {reason[:1].upper()}{reason[1:]}.{measured}{waived}"
+    said = f"{verdict.sentence.rstrip('.')}. {reason[:1].upper()}{reason[1:]}.{measured}{waived}"
     return f"**{WORDS[verdict.outcome]}** {escape(verdict.id)}: {escape(said)}"
 
 

@@ -43,7 +43,7 @@ SYNONYMS: dict[str, str] = {
     "multimeter": "electrical tester", "wrench": "spanner", "pan": "skillet",
     "pillow": "cushion", "bucket": "pail", "screwdriver": "tool for screws", "plate": "dish",
     "light bulb": "lamp", "eraser": "rubber", "teacup": "cup and saucer", "pig": "hog",
-    "polar bear": "white bear", "panda": "black and white bear", "scarlet macaw": "red parrot",
+    "polar bear": "arctic bear", "panda": "bamboo bear", "scarlet macaw": "large parrot",
     "weighing scale": "balance for weighing", "nail clippers": "nail cutter", "sheep": "ewe",
     "spray bottle": "bottle with a nozzle", "duck": "waterfowl", "chair": "seat",
 }  # fmt: skip

@@ -240,7 +240,10 @@ def edit_stays_local(lab: Lab) -> Distances:
     if role is None:
         raise NotApplicable(f"{lab.model.name} declares no score maps")
     if frozen_for(lab.model, "unrepaired") is None:
-        raise NotApplicable("no weights or normalisers can be held, so repair cannot be taken out")
+        raise NotApplicable(
+            "repair cannot be taken out: there are no writable weights or normalisers to hold, or "
+            "a total is conserved and no multiplier declared"
+        )
     result = lab.shifted(role, lab.spread(role), lab.target, "unrepaired")
     moved = (result.allocation.relevance - lab.clean.allocation.relevance).square()
     inside = mean_over(moved, lab.target).sqrt()
@@ -254,9 +257,13 @@ def edit_stays_local(lab: Lab) -> Distances:
 
 
 def maps_mediate_everything(lab: Lab) -> Distances:
-    """Freeze the maps and the tensions while picture and query change: relevance must stay."""
+    """Freeze the maps and what weighs them while picture and query change: relevance must stay.
+
+    Tensions decide the weights; where a model has none, the weights themselves are held.
+    """
     sites = lab.need(*SCORERS)
-    held = [*sites, *(s for s in [lab.model.role("tensions")] if s is not None)]
+    weighing = lab.model.role("tensions") or lab.model.role("weights")
+    held = [*sites, *([weighing] if weighing else [])]
     order = [*range(1, len(lab)), 0]
     swapped = lab.run_on([lab.scenes[i].image for i in order], [lab.scenes[i].query for i in order])
     frozen = lab.resumed([freeze(site.name, lab.clean) for site in held], base=swapped)
@@ -397,7 +404,8 @@ CLAIMS = (
     Claim(
         id="balancing.scores-mediate-everything", stage="balancing", kind="mediates",
         sentence="picture and query reach relevance only through the three scores and the tensions",
-        operation="freeze scores and tensions, exchange pictures and queries; change of relevance",
+        operation="freeze scores and tensions (without any, weights), exchange pictures and "
+        "queries; change of relevance",
         source="mediation is complete",
         measure=maps_mediate_everything, margin=0.01, unit="spreads of relevance", gates=RUNTIME,
     ),

@@ -306,7 +306,7 @@ CLAIMS = (
     Claim(
         id="knowing.information-follows-entropy", stage="knowing", kind="sensitive_to",
         sentence="more entropy in a region raises its information score",
-        operation="luminance entropy of the target from 1 to 6 bits at equal mean, variance and "
+        operation="luminance entropy of the target from 1 to 4 bits at equal mean, variance and "
         "edges",
         source="more unpredictable content scores higher",
         measure=_rise("information", "information"), margin=0.3, unit=SPREADS, gates=RUNTIME,

@@ -156,7 +156,7 @@ CLAIMS = (
     Claim(
         id="whole.entropy-causes-tokens", stage="knowing", kind="causes",
         sentence="more entropy in a region of the picture causes more tokens there",
-        operation="luminance entropy of the target from 1 to 6 bits, multiplier held; placebo: "
+        operation="luminance entropy of the target from 1 to 4 bits, multiplier held; placebo: "
         "elsewhere",
         source="information features change the allocation", measure=_edit_causes("information"),
         margin=4.0, unit="tokens per patch", gates=RUNTIME + PLACE,

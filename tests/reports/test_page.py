@@ -341,6 +341,15 @@ def test_a_waived_refutation_is_said_beside_what_holds(tmp_path: Path) -> None:
     assert "Holds: 1 of 2 required claims hold; 1 more are waived." == said
 
 
+def test_claims_that_do_not_apply_are_counted_beside_those_that_hold(tmp_path: Path) -> None:
+    into = writer(tmp_path / "record")
+    into.add_claim(verdict())
+    into.add_claim(verdict("knowing.two", Outcome.NOT_APPLICABLE))
+    assert ("holds", 0) == finish(into)
+    said = headline(Record.load(tmp_path / "record"))
+    assert "Holds: 1 of 1 required claims hold; 1 do not apply to what this model shows." == said
+
+
 def test_evidence_that_a_resumed_run_made_twice_is_shown_once(tmp_path: Path) -> None:
     into = writer(tmp_path / "record")
     for share in (0.25, 0.75):

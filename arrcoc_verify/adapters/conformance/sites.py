@@ -321,7 +321,7 @@ def _aliases(subject: Subject) -> list[tuple[str, nn.Module]]:
     with ExitStack() as undo:
         for module in subject.parts():
             undo.callback(module.register_forward_hook(note).remove)
-        subject.run([0], model=with_steps(subject.model, wrap))
+        subject.run(PAIR, model=with_steps(subject.model, wrap))  # as it will be edited
     once = [calls[0] for calls in met.values() if len(calls) == 1]
     return [(step, module) for step, module, alias in once if alias]
 

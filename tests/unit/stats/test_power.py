@@ -17,6 +17,7 @@ from arrcoc_verify.stats.power import (
     _n_patterns,
     _patterns,
     _shares,
+    _t_power,
     detection_rate,
     least_n,
     n_needed,
@@ -204,3 +205,16 @@ def test_it_stops_once_the_side_of_the_rate_is_clear(spike: float) -> None:
         if p < 1e-3:
             break
     assert detection_rate(BASE, spike, 20, 0.01, 500, enough=0.8) == rate
+
+
+@pytest.mark.parametrize("n", [2, 9, 40])
+def test_power_of_the_t_test_is_statsmodels(n: int) -> None:
+    exact = TTestPower().power(0.4, n, 0.03, alternative="larger")
+    assert _t_power(n, 0.4, 0.03) == pytest.approx(exact)
+
+
+def test_beyond_a_million_units_nothing_is_planned() -> None:
+    distance = float(stats.norm.isf(0.01) + stats.norm.ppf(0.8))
+    planned = [n_needed(BASE + distance / math.sqrt(n), 0.0) for n in (999_998.5, 1_000_000.5)]
+    assert planned == [pytest.approx(999_999, abs=5), None]
+    assert n_needed([0.1] * 8, 0.0, alpha=1e-4) == 14  # without spread, however small
