@@ -202,6 +202,28 @@ def test_the_base_of_a_resumed_run_is_left_as_it_was():
     assert base.edits == ()
 
 
+def test_a_value_that_replaces_a_view_takes_its_layout_so_that_sums_keep_their_order():
+    read = []
+
+    def total(features):
+        read.append(features.stride())
+        return features.sum(2)
+
+    model = build(
+        [step("pixels", pixels, "images"),
+         step("features", lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), "pixels"),
+         step("relevance", total, "features"), step("tokens", torch.exp, "relevance")],
+        [site("knowing.features", "image patch channel"),
+         site("balancing.relevance", "image patch", "relevance"),
+         site("attending.tokens", "image patch", "tokens")],
+    )  # fmt: skip
+    base = run(model, pictures(2), queries(2))
+    value = base["knowing.features"].contiguous()
+    again = resume(base, edits=[Edit(site="knowing.features", value=value)])
+    assert read[0] == read[-1] != value.stride()
+    assert torch.equal(again["attending.tokens"], base["attending.tokens"])
+
+
 def test_what_an_edit_changed_is_reported_by_site():
     base = run(chain(), pictures(2), queries(2))
     assert base.changed == {}
