@@ -262,6 +262,14 @@ def clears_hooks():
     return sound({"information": clearing}, {"encoder.first": Place(module=net.first, axes=axes)})
 
 
+def misspells_a_role():
+    model = sound()
+    site = model.role("query_relevance")
+    wrong = dataclasses.replace(site, name="knowing.query_relevence", role=None)
+    sites = {name: one for name, one in model.sites.items() if name != site.name}
+    return dataclasses.replace(model, sites={**sites, wrong.name: wrong})
+
+
 def above_the_ceiling():
     return lies(sound(), lod=(64.0, 120.0))
 
@@ -280,6 +288,7 @@ EACH = {
     neighbour_by_padding: "batch-invariant",
     site_fires_twice: "fires-once",
     site_never_fires: "fires-once",
+    misspells_a_role: "roles",
     dead_site: "reaches-output",
     report_that_acts: "reaches-output",
     writes_in_place: "inputs-untouched",

@@ -60,6 +60,7 @@ _BITS = ("deterministic", "stateless", "inputs-untouched")
 CHECKS = (
     Check(id="runs", judge=behaviour.runs),
     Check(id="fires-once", judge=sites.fires_once, needs=("runs",)),
+    Check(id="roles", judge=sites.roles, needs=("runs",)),
     Check(id="axes", judge=sites.axes, needs=("runs",)),
     Check(id="deterministic", judge=behaviour.deterministic, needs=("runs",)),
     Check(id="stateless", judge=behaviour.stateless, needs=("deterministic",)),

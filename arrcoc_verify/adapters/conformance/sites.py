@@ -1,6 +1,7 @@
 """Checks of each site: it fires once, is laid out as declared, and writing to it is exact."""
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from arrcoc_verify.errors import (
 )
 from arrcoc_verify.graph import Edit, resume
 from arrcoc_verify.model import (
+    ROLES,
     FunctionResult,
     ModuleOutput,
     Output,
@@ -39,6 +41,8 @@ from arrcoc_verify.tap import tap
 
 ALIASES = 4
 """Aliasing modules that are tried, at most."""
+NEAR = 0.85
+"""Likeness of two words from which one may be meant for the other."""
 
 
 def fires_once(subject: Subject) -> Judged:
@@ -56,6 +60,21 @@ def fires_once(subject: Subject) -> Judged:
     if wrong:
         return False, listed(wrong, 2)
     return True, f"all {len(good)} sites"
+
+
+def roles(subject: Subject) -> Judged:
+    """No site without a role is called almost like one that the model has not got."""
+    sites = subject.model.sites.values()
+    open_ = sorted(set(ROLES) - {site.role for site in sites})
+    wrong = []
+    for site in sites:
+        word = site.name.split(".")[-1]
+        near = difflib.get_close_matches(word, open_, n=1, cutoff=NEAR)
+        if near and not site.role and near[0] != word:  # whoever spells it right may mean no role
+            wrong.append(f"{site.name} has no role: did you mean {near[0]!r}?")
+    if wrong:
+        return False, listed(wrong, 2)
+    return True, f"{sum(bool(site.role) for site in sites)} sites have one"
 
 
 def axes(subject: Subject) -> Judged:
