@@ -110,6 +110,7 @@ def test_a_verdict_survives_strict_json(value, low, margin, n_needed):
 
 def test_the_least_that_a_verdict_says_survives_too_and_unknown_fields_are_left_out():
     made = verdict(Outcome.HOLDS)
+    assert (made.required, made.n, made.seconds) == (True, 0, 0.0)
     assert verdict_from_json({**to_json(made), "later": [1]}) == made
     failed = replace(gate(False), measured=math.inf, limit=0.0, unit="tokens", reason="far")
     assert gate_from_json({**to_json(failed), "later": 1}) == failed

@@ -112,6 +112,8 @@ def test_what_is_left_out_is_said_in_the_signature() -> None:
     plain = (0.0, "greater", (-1.0, 1.0))
     assert e_process(POSITIVE).tolist() == e_process(POSITIVE, *plain).tolist()
     assert n_to_decide(POSITIVE) == n_to_decide(POSITIVE, 0.0, 0.01, "greater", (-1.0, 1.0))
+    falling = {"alternative": "less", "bounds": (-1.0, 1.0)}
+    assert n_to_decide(-POSITIVE, alternative="less") == n_to_decide(-POSITIVE, **falling)
     found, said = confidence_sequence(POSITIVE), confidence_sequence(POSITIVE, 0.95, (-1.0, 1.0))
     assert found.low.tolist() == said.low.tolist()
     assert found.level == 0.95
