@@ -272,6 +272,8 @@ def test_sixteen_units_are_counted_out() -> None:
     x = np.arange(1.0, 17.0)
     assert (sign_flip(x).p, sign_flip(x).exact) == (2.0**-16, True)
     assert max_t(x[:, None])[0] == 2.0**-16
+    (sums,) = flipped_sums(2.0 ** np.arange(16.0)[:, None], 99, 0)
+    assert len(np.unique(sums)) == 2**16  # each pattern once
 
 
 def test_as_many_patterns_come_as_were_asked_for_however_they_are_cut_up() -> None:
