@@ -309,9 +309,9 @@ def _read(path: Path | None) -> Row | None:
 def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
     """Return what is written as JSON: the figures, then the rows they come from."""
     counted = [row for row in rows if not row.skipped]
-    repaired = [
-        row for row in counted if row.mended and row.flipped is not None and not row.flipped
-    ]
+    confirmed = [row for row in counted if row.mended and row.flipped is not None]
+    repaired = [row for row in confirmed if not row.flipped]
+    unharmed = [r for r in confirmed if not (r.flipped if r.harmed is None else r.harmed)]
     count = len(counted)
 
     def share(many: int) -> dict[str, Any]:
@@ -321,7 +321,6 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
             "interval": [found.low, found.high] if found else None,
         }  # fmt: skip
 
-    unharmed = [row for row in counted if row.mended and row.harmed is not None and not row.harmed]
     first = sum(row.cause_first for row in counted)
     judged = all(row.flipped is not None or not row.mended for row in counted)
     return {

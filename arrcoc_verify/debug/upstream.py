@@ -98,7 +98,6 @@ def of_pictures(bench: Bench, goal: Goal) -> Upstream:
                 experiment=f"the picture {name}{why}", code="preprocessing", effect=effect,
                 interval=(effect, effect), tokens=float(tokens[at]), restores=restores,
                 basis="picture", part=f"picture:{name}", replication=over,
-                n=len(set(donors.clusters)) if over else 1,
             )
         )  # fmt: skip
         if restores == "yes" and (best is None or effect * goal.sign > best[0]):
