@@ -30,10 +30,11 @@ def judged(name, killable=True, twin=""):
     return Judged(name=name, killable=killable, why="moves", crashed=False, twin=twin)
 
 
-def results(faulty, healthy=(), equal=(), baseline="hh"):
+def results(faulty, healthy=(), equal=(), baseline="hh", audited="hh"):
     names = {one.name for one in faulty}
     return Results(
-        baseline=tried("sound", baseline), faulty=tuple(faulty), healthy=tuple(healthy),
+        baseline=tried("sound", baseline), audited=tried("sound", audited),
+        faulty=tuple(faulty), healthy=tuple(healthy),
         judged={name: judged(name, name not in equal) for name in names},
     )  # fmt: skip
 
@@ -107,8 +108,9 @@ def test_every_red_letter_of_a_healthy_run_is_a_false_alarm_even_a_crash():
     assert {"a": 1, "b": 1, "g": 1} == found["by_check"]
 
 
-def test_what_the_sound_model_itself_does_not_hold_is_neither_detection_nor_alarm():
-    found = scored([tried("a:1", "Rh")], healthy=[tried("h/1", "Rh")], baseline="Rh")
+@pytest.mark.parametrize("where", ["baseline", "audited"])
+def test_what_the_sound_model_itself_does_not_hold_is_neither_detection_nor_alarm(where):
+    found = scored([tried("a:1", "Rh")], healthy=[tried("h/1", "Rh")], **{where: "Rh"})
     assert 0 == found["detection"]["killed"]
     assert 0 == found["false_alarms"]["alarmed"]
     assert ["a"] == found["expected_alarms"]

@@ -29,6 +29,8 @@ from arrcoc_verify.trial import Settings, Trial, try_model
 ANALYTIC = "reference:analytic"
 PER_CLUSTER = 1
 """Scenes a cluster: the fewest at which the sound model holds on every claim."""
+AUDITED = Settings().per_cluster
+"""Scenes a cluster that an audit takes: they decide what the sound model itself does not hold."""
 ALARMS = frozenset("RGe")
 """Letters of a claim that count as an alarm: refuted, or invalid."""
 
@@ -119,8 +121,10 @@ def _batches(sound: Callable[[], Model], size: int) -> Callable[[], Model]:
 
 
 @functools.lru_cache(maxsize=4)
-def _population(role: str, grid: tuple[int, int], size: int, seed: int) -> tuple[Scene, ...]:
-    return tuple(scenes(role, grid=grid, size=size, per_cluster=PER_CLUSTER, seed=seed))
+def _population(
+    role: str, grid: tuple[int, int], size: int, seed: int, per_cluster: int
+) -> tuple[Scene, ...]:
+    return tuple(scenes(role, grid=grid, size=size, per_cluster=per_cluster, seed=seed))
 
 
 @functools.lru_cache(maxsize=1)
@@ -129,7 +133,14 @@ def _shelf(spec: str, seed: int) -> Shelf:
     return Shelf(sound=sound_of(spec))
 
 
-def tried(model: Model, name: str, spec: str, seed: int, expected: frozenset[str]) -> Tried:
+def tried(
+    model: Model,
+    name: str,
+    spec: str,
+    seed: int,
+    expected: frozenset[str],
+    per_cluster: int = PER_CLUSTER,
+) -> Tried:
     """Try the suite on a model, and say whom it suspects.
 
     Args:
@@ -138,13 +149,14 @@ def tried(model: Model, name: str, spec: str, seed: int, expected: frozenset[str
         spec: sound model.
         seed: of scenes and statistics.
         expected: claims and gates on which the sound model itself does not hold.
+        per_cluster: scenes of each cluster.
     """
     start = time.perf_counter()
-    settings = replace(Settings(), seed=seed, per_cluster=PER_CLUSTER)
-    place = (model.declaration.grid, scene_size(model))
+    settings = replace(Settings(), seed=seed, per_cluster=per_cluster)
+    place = (model.declaration.grid, scene_size(model), seed, per_cluster)
     shelf = _shelf(spec, seed)
-    asserted = SharedLab(model, _population("assert", *place, seed), seed, shelf)
-    selected = SharedLab(model, _population("select", *place, seed), seed, shelf)
+    asserted = SharedLab(model, _population("assert", *place), seed, shelf)
+    selected = SharedLab(model, _population("select", *place), seed, shelf)
     trial = try_model(asserted, selected, suite.CLAIMS, suite.GATES, settings)
     found = _suspect(trial, asserted, selected, expected)
     read = {gate.id for gate in failed_by_reading(trial.gates)}

@@ -44,21 +44,28 @@ class Results:
 
     Attributes:
         baseline: the sound model itself.
+        audited: the same on as many scenes as an audit takes.
         faulty: one a fault and seed.
         healthy: one a variant and seed.
         judged: fault -> what the oracle says.
     """
 
     baseline: Tried
+    audited: Tried
     faulty: tuple[Tried, ...]
     healthy: tuple[Tried, ...]
     judged: dict[str, Judged]
 
+    @property
+    def expected(self) -> frozenset[str]:
+        """Claims and gates on which the sound model itself raises an alarm."""
+        return unexpected(self.baseline) | unexpected(self.audited)
 
-def unexpected(baseline: Tried) -> frozenset[str]:
-    """Return claims and gates on which the sound model itself raises an alarm."""
-    claims = {claim for claim, letter in baseline.letters.items() if letter in case.ALARMS}
-    return frozenset(claims | set(baseline.gates) | set(baseline.crashed))
+
+def unexpected(sound: Tried) -> frozenset[str]:
+    """Return claims and gates on which one run of the sound model raises an alarm."""
+    claims = {claim for claim, letter in sound.letters.items() if letter in case.ALARMS}
+    return frozenset(claims | set(sound.gates) | set(sound.crashed))
 
 
 def run(plan: Plan, done: Done) -> Results:
@@ -68,8 +75,8 @@ def run(plan: Plan, done: Done) -> Results:
         RecordError: the folder holds a run of other code or of another model.
     """
     _claim_folder(plan)
-    baseline = _baseline(plan)
-    expected = unexpected(baseline)
+    baseline, audited = _sound(plan, case.PER_CLUSTER), _sound(plan, case.AUDITED)
+    expected = unexpected(baseline) | unexpected(audited)
     jobs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
     # Healthy cases come by seed, so that a process finds a seed's scenes where it left them.
     for one in case.variants(plan.spec, plan.healthy):
@@ -83,7 +90,7 @@ def run(plan: Plan, done: Done) -> Results:
     found = _all(jobs, plan, done)
     judged = {name: Judged(**found[_key("judged", name)]) for name in plan.faults}
     return Results(
-        baseline=baseline, judged=judged,
+        baseline=baseline, audited=audited, judged=judged,
         faulty=tuple(
             tried_from(found[_key("fault", f"{name} {seed}")])
             for name in plan.faults for seed in plan.seeds
@@ -110,12 +117,12 @@ def _claim_folder(plan: Plan) -> None:
         )
 
 
-def _baseline(plan: Plan) -> Tried:
-    path = plan.folder / f"{_key('baseline', 'sound')}.json"
+def _sound(plan: Plan, per_cluster: int) -> Tried:
+    path = plan.folder / f"{_key('sound', str(per_cluster))}.json"
     held = _read(path)
     if held is None:
         sound = case.sound_of(plan.spec)()
-        held = asdict(case.tried(sound, "sound", plan.spec, 0, frozenset()))
+        held = asdict(case.tried(sound, "sound", plan.spec, 0, frozenset(), per_cluster))
         write_text(path, json.dumps(held))
     return tried_from(held)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from arrcoc_verify.faults.fault import Fault
 from arrcoc_verify.faults.selftest.case import ALARMS, Judged, Tried
-from arrcoc_verify.faults.selftest.running import Results, unexpected
+from arrcoc_verify.faults.selftest.running import Results
 from arrcoc_verify.faults.split import LED_TO_A_CLAIM, is_sealed, speaks
 from arrcoc_verify.stats.interval import proportion_interval
 
@@ -77,7 +77,7 @@ def outcomes(results: Results, faults: Mapping[str, Fault]) -> list[Outcome]:
     runs: dict[str, list[Tried]] = defaultdict(list)
     for one in results.faulty:
         runs[one.name].append(one)
-    expected = unexpected(results.baseline)
+    expected = results.expected
     return [
         Outcome(
             fault=faults[name], judged=results.judged[name], runs=tuple(found), expected=expected,
@@ -153,7 +153,7 @@ def confusion(found: Sequence[Outcome]) -> dict[str, dict[str, int]]:
 
 def false_alarms(results: Results) -> dict[str, Any]:
     """Return alarms on healthy runs, by run and by check."""
-    expected = unexpected(results.baseline)
+    expected = results.expected
     raised = {one.name: sorted(alarms(one, expected)) for one in results.healthy}
     alarmed = {name: checks for name, checks in raised.items() if checks}
     checks = Counter(check for found in alarmed.values() for check in found)
@@ -238,7 +238,7 @@ def score(results: Results, faults: Mapping[str, Fault]) -> dict[str, Any]:
             "led_to_a_claim": dict(LED_TO_A_CLAIM),
             "sealed": sorted({one.fault.operator for one in sealed}),
         },
-        "expected_alarms": sorted(unexpected(results.baseline)),
+        "expected_alarms": sorted(results.expected),
         "claims": checks,
         "gates": gates,
         "matrix": {
