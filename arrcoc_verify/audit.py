@@ -26,7 +26,7 @@ from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.suite import CLAIMS, GATES, with_margins
 from arrcoc_verify.suite.latents import feature_claims, feature_events, with_features
 from arrcoc_verify.trial import Keep, Progress, Settings, Trial, silent, try_model
-from arrcoc_verify.verdict import GateResult, Verdict
+from arrcoc_verify.verdict import GateResult, Suspect, Verdict
 
 REPORT = "report.html"
 FamilyControls = Callable[[], dict[str, dict[str, str]]]
@@ -75,7 +75,7 @@ class AuditResult:
     exit_code: int
     seconds: float
     peak_mib: float
-    suspect: event.Suspected | None = None
+    suspect: Suspect | None = None
 
 
 def scene_set(
@@ -269,7 +269,7 @@ def _write(
 
 def _suspected(
     writer: RecordWriter, trial: Trial, asserted: Lab, selected: Lab, progress: Progress | None
-) -> event.Suspected | None:
+) -> Suspect | None:
     """Record where experiments place the fault, if a claim is refuted or a gate failed."""
     from arrcoc_verify.locating import suspect
 
@@ -282,9 +282,8 @@ def _suspected(
         return None
     if found is None:
         return None
-    said = event.Suspected(**asdict(found))
-    writer.add(said)
-    return said
+    writer.add(found)
+    return found
 
 
 def _broken(trial: Trial) -> bool:

@@ -53,6 +53,23 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """Where the fault behind refuted claims or failed gates seems to lie.
+
+    Attributes:
+        stage: one of `STAGES`.
+        part: the part of it, such as a scorer, or "".
+        site: first site that differs, or "".
+        reason: the experiment or the claims that say so.
+    """
+
+    stage: str
+    part: str = ""
+    site: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiver:
     """A person's word that a verdict is accepted; the verdict itself is unchanged."""
 

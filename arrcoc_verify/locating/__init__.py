@@ -8,14 +8,13 @@ and the scorer that joins them, donors decide.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.locating.differing import first_of_gates
 from arrcoc_verify.locating.donors import picture_put_right, query_suspected
 from arrcoc_verify.locating.entrance import entrance_suspected
 from arrcoc_verify.suite.spans import BEFORE, PARTS, SCORER_PARTS, part_of_role, span
-from arrcoc_verify.verdict import GateResult, Outcome, Verdict
+from arrcoc_verify.verdict import GateResult, Outcome, Suspect, Verdict
 
 CRASHED = "the check could not be made"
 """How the reason of a check begins that raised: it says nothing of what it checks."""
@@ -28,23 +27,6 @@ ALONE = 0.5
 """What is left of the votes for pictures and encoder when only one scorer is blamed."""
 DOUBT = 0.3
 """Weight of a claim that is undecided against one that is refuted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspect:
-    """Where the fault seems to lie.
-
-    Attributes:
-        stage: one of `STAGES`.
-        part: the part of it, such as a scorer.
-        site: first site that differs, or "".
-        reason: the experiment that says so.
-    """
-
-    stage: str
-    part: str
-    site: str
-    reason: str
 
 
 def failed_by_reading(gates: Sequence[GateResult]) -> list[GateResult]:
@@ -72,7 +54,7 @@ def suspect(
         broken = [*(verdict.id for verdict in refuted), *(gate.id for gate in failed)]
         shared = entrance_suspected(selected, broken)
         if shared:
-            return Suspect(stage="input", part="input", site="", reason=shared)
+            return Suspect(stage="input", part="input", reason=shared)
     return _of_gates(failed, selected) or _of_claims(refuted, verdicts, asserted)
 
 
@@ -96,11 +78,13 @@ def _of_claims(refuted: Sequence[Verdict], verdicts: Sequence[Verdict], lab: Lab
     if not votes:
         return None
     part = _first_of(votes)
-    blamed = sum(part in spans[one.id] for one in refuted)
-    reason = f"{blamed} of {len(refuted)} refuted claims speak of it"
     if part in ENTRANCE:
-        part, reason = _entering(votes, reason, refuted, lab, _scorers_blamed(refuted, spans))
-    return Suspect(stage=PARTS[part], part=part, site="", reason=reason)
+        part, said = _entering(votes, refuted, lab, _scorers_blamed(refuted, spans))
+    else:
+        said = ""
+    blamed = sum(part in spans[one.id] for one in refuted)
+    reason = said or f"{blamed} of {len(refuted)} refuted claims speak of it"
+    return Suspect(stage=PARTS[part], part=part, reason=reason)
 
 
 def _first_of(votes: Mapping[str, float]) -> str:
@@ -123,7 +107,8 @@ def parts_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, ...]]:
         if one.id not in held and len(set(figures) & set(parts)) > 1:
             worst = max(figures.values())
             fine = {part for part, value in figures.items() if value < 0.5 * worst}
-            parts = tuple(part for part in parts if part not in fine)
+            shared = {"input", "encoder"} if fine else set()  # would show in the fine ones, too
+            parts = tuple(part for part in parts if part not in fine | shared)
         if one.id == MIRRORED and TURNED in held:
             parts = ("balancing",)
         spans[one.id] = parts
@@ -134,14 +119,16 @@ def ballot(refuted: Sequence[Verdict], verdicts: Sequence[Verdict]) -> dict[str,
     """Return votes by part: of refuted claims, and faintly of undecided ones.
 
     A claim's vote is shared out among its parts. Parts that some refuted claim can neither blame
-    nor have been reached by are out, if any part is left.
+    nor have been reached by are out, if any part is left; then those that no refuted claim speaks
+    of: doubts alone accuse nobody.
     """
     spans = parts_of(verdicts)
     reach = [
         set(spans[one.id]) | {b for part in spans[one.id] for b in BEFORE[part]} for one in refuted
     ]
-    possible = set(PARTS).intersection(*reach) if reach else set(PARTS)
-    votes = dict.fromkeys(possible or set(PARTS), 0.0)
+    possible = set(PARTS).intersection(*reach) or set(PARTS)
+    spoken = possible & {part for one in refuted for part in spans[one.id]}
+    votes = dict.fromkeys(spoken or possible, 0.0)
     unsure = [v for v in verdicts if v.outcome is Outcome.INCONCLUSIVE]
     for weight, group in ((1.0, refuted), (DOUBT, unsure)):
         for one in group:
@@ -163,13 +150,9 @@ def _credit(part: str, verdicts: Sequence[Verdict], spans: Mapping[str, tuple[st
 
 
 def _entering(
-    votes: Mapping[str, float],
-    reason: str,
-    refuted: Sequence[Verdict],
-    lab: Lab,
-    scorers: set[str],
+    votes: Mapping[str, float], refuted: Sequence[Verdict], lab: Lab, scorers: set[str]
 ) -> tuple[str, str]:
-    """Tell pictures, queries and coupling apart by donors."""
+    """Tell pictures, queries and coupling apart by donors: the part, and what says so or ""."""
     right = picture_put_right(lab, places=bool(scorers - {"coupling"}))
     if right:
         return "input", f"with pictures {right} the asked object is found"
@@ -179,8 +162,8 @@ def _entering(
     cleared = {"query"} | ({"input", "encoder"} if scorers == {"coupling"} else set())
     left = {part: count for part, count in votes.items() if part not in cleared}
     if not left:
-        return "coupling", f"{reason}; the query's embedding is as it should be"
-    return _first_of(left), reason
+        return "coupling", "the query's embedding is as it should be, what is read with it is not"
+    return _first_of(left), ""
 
 
 def _scorers_blamed(refuted: Sequence[Verdict], spans: Mapping[str, tuple[str, ...]]) -> set[str]:

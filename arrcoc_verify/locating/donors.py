@@ -18,7 +18,7 @@ from arrcoc_verify.metric import mean_over
 from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.suite.balancing import BROAD_QUERY, ODD_QUERY
 from arrcoc_verify.suite.knowing import PREAMBLE
-from arrcoc_verify.suite.reading import POSTSCRIPT
+from arrcoc_verify.suite.reading import POSTSCRIPT, spelled_otherwise
 
 FEW = 8
 DEAF = 1e-3
@@ -114,7 +114,7 @@ SAME: dict[str, tuple[tuple[str, ...], Callable[[Scene], str]]] = {
     "words after the question": (
         ("knowing.query-survives-postscript",), lambda s: f"{s.query} {POSTSCRIPT}",
     ),
-    "capitals": (("knowing.query-survives-spelling",), lambda s: s.query.title()),
+    "another spelling": (("knowing.query-survives-spelling",), spelled_otherwise),
 }  # fmt: skip
 """What should leave an embedding as it was -> claims that say so, and how it is asked."""
 

@@ -45,10 +45,9 @@ def _without_quarter(down: int, across: int) -> Callable[[Picture], Picture]:
 
 COLOURS: Mapping[str, Callable[[Picture], Picture]] = {
     "its colours": lambda p: ImageOps.grayscale(p).convert("RGB"),
-    **{
-        f"all but {name}": channels((at, at, at))
-        for at, name in enumerate(("red", "green", "blue"))
-    },
+    "its green and blue": channels((0, 0, 0)),
+    "its red and blue": channels((1, 1, 1)),
+    "its red and green": channels((2, 2, 2)),
 }
 QUARTERS: Mapping[str, Callable[[Picture], Picture]] = {
     f"its {'lower' if down else 'upper'} {'right' if across else 'left'} quarter":

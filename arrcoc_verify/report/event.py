@@ -12,6 +12,7 @@ from arrcoc_verify.errors import RecordError
 from arrcoc_verify.verdict import (
     Estimate,
     GateResult,
+    Suspect,
     Verdict,
     gate_from_json,
     to_json,
@@ -215,23 +216,6 @@ class Features:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspected:
-    """Where experiments place the fault that gates and claims show.
-
-    Attributes:
-        stage: one of `STAGES`.
-        part: the part of it, such as a scorer.
-        site: first site that differs, or "".
-        reason: the experiment that says so.
-    """
-
-    stage: str
-    part: str = ""
-    site: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
     """Something a reader should know; `level` is info, warning or error."""
 
@@ -263,7 +247,7 @@ Event = (
     | Tension
     | Sites
     | Features
-    | Suspected
+    | Suspect
     | Note
     | Image
 )
@@ -277,7 +261,7 @@ _KINDS: Mapping[type, str] = {
     Tension: "tension",
     Sites: "sites",
     Features: "features",
-    Suspected: "suspected",
+    Suspect: "suspected",
     Note: "note",
     Image: "image",
 }
@@ -374,7 +358,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Event]] = {
     "tension": _tension,
     "sites": _sites,
     "features": _features,
-    "suspected": lambda data: _build(Suspected, data),
+    "suspected": lambda data: _build(Suspect, data),
     "note": lambda data: _build(Note, data),
     "image": lambda data: _build(Image, data),
 }

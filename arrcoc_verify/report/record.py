@@ -22,7 +22,7 @@ import numpy as np
 from arrcoc_verify.errors import RecordError
 from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.atomic import sha256
-from arrcoc_verify.verdict import Case, GateResult, Outcome, Verdict, exit_code
+from arrcoc_verify.verdict import Case, GateResult, Outcome, Suspect, Verdict, exit_code
 
 SCHEMA = "urn:arrcoc-verify:schema:run:1"
 """Name of the schema of `run.json`; its last part is the major version."""
@@ -107,9 +107,9 @@ class Record:
         return tuple(event.gate for event in self.of(ev.Gate))
 
     @property
-    def suspect(self) -> ev.Suspected | None:
+    def suspect(self) -> Suspect | None:
         """Where experiments place the fault; None where nothing failed or none could be made."""
-        return next(reversed(self.of(ev.Suspected)), None)
+        return next(reversed(self.of(Suspect)), None)
 
     @property
     def missing(self) -> tuple[str, ...]:

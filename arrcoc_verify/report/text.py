@@ -10,8 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from arrcoc_verify.report.event import Suspected
-from arrcoc_verify.verdict import Estimate
+from arrcoc_verify.verdict import Estimate, Suspect
 
 LONGEST = 400
 """Longer texts are cut on the page; the record has them whole."""
@@ -129,7 +128,7 @@ def join(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
-def suspected(found: Suspected) -> str:
+def suspected(found: Suspect) -> str:
     """Return where a fault is suspected, in words: the stage, the part of it, the site."""
     part = f" ({found.part.replace('_', ' ')})" if found.part not in ("", found.stage) else ""
     site = f", first at {found.site}" if found.site else ""

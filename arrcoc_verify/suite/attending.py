@@ -257,12 +257,17 @@ def no_popping(lab: Lab) -> Contract:
 
 
 def multiplier_spends(lab: Lab) -> Effects:
-    """Raise the budget multiplier by a tenth: tokens of the target follow."""
+    """Raise the budget multiplier by a tenth: tokens of the target follow.
+
+    A price or a level spends less as it rises: the sign is that of what all pictures spend.
+    """
     (site,) = lab.need("multiplier")
     value = lab.clean[site.name]
     more = lab.resumed([Edit(site=site.name, value=value * 1.1)])
+    spent = more.allocation.tokens.sum() - lab.clean.allocation.tokens.sum()
+    sign = -1.0 if float(spent) < 0 else 1.0
     return Effects(
-        values=lab.tokens(more, lab.target) - lab.tokens(lab.clean, lab.target),
+        values=sign * (lab.tokens(more, lab.target) - lab.tokens(lab.clean, lab.target)),
         spiked=spiked_tokens(lab, 1.0),
     )
 
@@ -379,7 +384,7 @@ CLAIMS = (
     Claim(
         id="attending.multiplier-spends-the-budget", stage="attending", kind="causes",
         sentence="the declared budget multiplier is what spends the budget",
-        operation="multiplier up by a tenth; tokens of the target",
+        operation="multiplier up by a tenth; tokens of the target, in the direction of all tokens",
         source="the writable multiplier that splits effects must be the causal one",
         measure=multiplier_spends, margin=1.0, unit="tokens per patch", gates=RUNTIME,
     ),

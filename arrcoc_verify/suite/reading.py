@@ -10,6 +10,7 @@ from arrcoc_verify.graph import Run, ask
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.model import SCORERS
 from arrcoc_verify.scenes.edits import pixels_of
+from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.suite.gates import QUERY, RUNTIME
 from arrcoc_verify.suite.knowing import DOSES, SPREADS
 from arrcoc_verify.suite.place import no_prior
@@ -91,12 +92,14 @@ def query_survives_postscript(lab: Lab) -> Distances:
 
 def query_survives_spelling(lab: Lab) -> Distances:
     """Capitals at the start of words, and quotation marks around what is asked for."""
-    queries = []
-    for scene in lab.scenes:
-        label = scene.target.label
-        said = scene.query.replace(label, f'"{label}"') if label else f'"{scene.query}"'
-        queries.append(said.title())
-    return _said_otherwise(lab, "spelling", queries)
+    return _said_otherwise(lab, "spelling", [spelled_otherwise(scene) for scene in lab.scenes])
+
+
+def spelled_otherwise(scene: Scene) -> str:
+    """Return a scene's query with capitals, what it asks for in quotation marks."""
+    label = scene.target.label
+    said = scene.query.replace(label, f'"{label}"') if label else f'"{scene.query}"'
+    return said.title()
 
 
 def query_hears_both(lab: Lab) -> Effects:

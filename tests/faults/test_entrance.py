@@ -31,7 +31,7 @@ def test_the_sound_model_has_no_shared_defect():
         ("picture-cropped:all", "arrives in another"),
         ("picture-moved:all@48", "arrives in another"),
         ("picture-grey:all", "without its colours"),
-        ("picture-one-channel:all", "without all but red"),
+        ("picture-one-channel:all", "without its green and blue"),
         ("picture-corner-lost:all", "without its lower right quarter"),
     ],
 )

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from arrcoc_verify.report import event as ev
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.report.writer import Header, RecordWriter
-from arrcoc_verify.verdict import Case, Estimate, GateResult, Outcome, Verdict, Waiver
+from arrcoc_verify.verdict import Case, Estimate, GateResult, Outcome, Suspect, Verdict, Waiver
 
 GRID = (12, 16)
 H, R, Q, X, A, N = (
@@ -382,7 +382,7 @@ def _research(writer: RecordWriter, rng: np.random.Generator, h: str | None) -> 
         )
     )
     writer.add(
-        ev.Suspected(
+        Suspect(
             stage=h or "balancing", part=h or "balancing", site=h or "balancing.mix",
             reason=h or "3 of 4 refuted claims speak of it",
         )

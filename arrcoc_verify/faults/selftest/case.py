@@ -19,12 +19,13 @@ from arrcoc_verify.faults.general import faults_of
 from arrcoc_verify.faults.healthy import permuted, single_precision
 from arrcoc_verify.faults.matrix import letter
 from arrcoc_verify.lab import scene_size
-from arrcoc_verify.locating import Suspect, failed_by_reading, suspect
+from arrcoc_verify.locating import failed_by_reading, suspect
 from arrcoc_verify.model import Model
 from arrcoc_verify.reference import analytic
 from arrcoc_verify.scenes import scenes
 from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.trial import Settings, Trial, try_model
+from arrcoc_verify.verdict import Suspect
 
 ANALYTIC = "reference:analytic"
 PER_CLUSTER = 1
