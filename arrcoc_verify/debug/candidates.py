@@ -24,6 +24,9 @@ KNOTS = 9
 SIZES = (0.5, 0.75, 1.0)
 """Parts of the way to what a vector should be: the least that suffices moves least elsewhere."""
 
+POWERS = (1, 2, 3, 4, 6, 8)
+"""Of relevance, that demand is tried as."""
+
 MOST_OF_EACH = 8
 """Candidates of each of two causes that are tried together."""
 
@@ -136,7 +139,7 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
         return made
     rank_ones = _rank_ones(found, part)
     here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
-    return [*made, *rank_ones, *here, *_powers(found, part)]
+    return [*made, *rank_ones, *here, *_powers(found, part), *_demanded(found, part)]
 
 
 def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:
@@ -162,8 +165,16 @@ def _powers(found: Diagnosis, part: Part) -> list[PatchEdit]:
             tensors={**line, "y": ((knots - low) / (high - low)) ** power + 1e-6},
             said=f"{site.name} read anew from {names[0]}, to the power of {power}",
         )
-        for power in (1, 2, 3, 4)
+        for power in POWERS
     ]  # fmt: skip
+
+
+def _demanded(found: Diagnosis, part: Part) -> list[PatchEdit]:
+    """A greater demand in the region: the budget is shared out behind it, so totals stay."""
+    site = found.bench.writable("demand")
+    if part.role != "tokens" or site is None or found.failure.goal.sign < 0:
+        return []
+    return [remedies.raised(site.name, gain, found.case.cells) for gain in remedies.GAINS]
 
 
 def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[PatchEdit]:
@@ -296,6 +307,7 @@ def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
                       said=f"channels of {site.name} in the order {order.tolist()}")
             for order in _orders(own, wanted)
         ]  # fmt: skip
+    made += _of_alike(site.name, both)
     low, high = found.bench.model.declaration.tension_range
     if part.role == "weights":
         low, high = 0.0, float(max(own.sum(), wanted.sum()))
@@ -312,6 +324,23 @@ def _of_vectors(found: Diagnosis, part: Part, both: _Both) -> list[PatchEdit]:
             made.append(PatchEdit(kind="bias", target=site.name, said=said,
                                   tensors={"bias": bias, **push}))  # fmt: skip
     return made
+
+
+def _of_alike(site: str, both: _Both) -> list[PatchEdit]:
+    """The whole change for vectors like the case's only, where it lies away from the donors'."""
+    own, wanted, others = both.actual[0], both.wanted[0], both.actual[1:]
+    if not len(others):
+        return []
+    centre = others.mean(0)
+    key = own - centre
+    if float(key.norm()) <= 1e-6 * float(own.norm()):
+        return []
+    return [
+        PatchEdit(
+            kind="rank_one", target=site, said=f"{site} shifted where it is like the case's",
+            tensors={"key": key, "centre": centre, "delta": wanted - own, "least": _number(0.5)},
+        )
+    ]  # fmt: skip
 
 
 def _orders(own: Tensor, wanted: Tensor) -> list[Tensor]:

@@ -25,6 +25,8 @@ from arrcoc_verify.model import Model, Site, along_channel, spread
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
 FORMAT = "arrcoc-verify.repair.1"
+ENTRY = "repair"
+"""Of the file's metadata, that holds form, edits and record as JSON."""
 KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "derive", "picture",
          "query", "weight")  # fmt: skip
 
@@ -206,8 +208,9 @@ def to_bytes(edits: Sequence[PatchEdit], record: Mapping[str, Any]) -> bytes:
     listed = [
         {"kind": e.kind, "target": e.target, "words": dict(e.words), "said": e.said} for e in edits
     ]
-    about = {"format": FORMAT, "edits": json.dumps(listed), "record": json.dumps(record)}
-    return save(tensors or {"none": torch.zeros(1)}, about)
+    about = {"format": FORMAT, "edits": listed, "record": record}
+    # One entry only: safetensors writes several in an order that changes from call to call.
+    return save(tensors or {"none": torch.zeros(1)}, {ENTRY: json.dumps(about, sort_keys=True)})
 
 
 def save_patch(path: Path, edits: Sequence[PatchEdit], record: Mapping[str, Any]) -> None:
@@ -226,11 +229,10 @@ def load_patch(path: Path) -> tuple[list[PatchEdit], dict[str, Any]]:
 
     try:
         with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get(ENTRY, "{}"))
         tensors = load(path.read_bytes())
         if about.get("format") != FORMAT:
             raise BadModel(f"wanted a repair of the form {FORMAT} in {path}, got another file")
-        listed = json.loads(about["edits"])
         edits = [
             PatchEdit(
                 kind=one["kind"], target=one["target"], words=one["words"], said=one["said"],
@@ -240,10 +242,10 @@ def load_patch(path: Path) -> tuple[list[PatchEdit], dict[str, Any]]:
                     if name.partition(".")[0] == str(place)
                 },
             )
-            for place, one in enumerate(listed)
+            for place, one in enumerate(about["edits"])
         ]  # fmt: skip
-        return edits, json.loads(about["record"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        return edits, about["record"]
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise BadModel(
             f"wanted a repair saved by arrcoc-verify repair in {path}: {error}"
         ) from error

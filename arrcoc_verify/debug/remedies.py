@@ -105,12 +105,15 @@ def _claimed(bench: Bench, goal: Goal, role: str) -> PatchEdit | None:
     for gain in GAINS:
         edit = bench.write_map(role, torch.where(inside, values * gain, values))
         if bool(goal.met(bench.tokens(bench.after([edit], bench.clean)))[0]):
-            one = torch.tensor(gain, dtype=torch.float64)
-            return PatchEdit(
-                kind="affine", target=site.name,
-                said=f"{site.name} times {gain:g} in {int(inside.sum())} patches",
-                tensors={
-                    "gain": one, "bias": torch.zeros_like(one), "mask": bench.case.cells.double(),
-                },
-            )  # fmt: skip
+            return raised(site.name, gain, bench.case.cells)
     return None
+
+
+def raised(site: str, gain: float, cells: Tensor) -> PatchEdit:
+    """Return the edit that raises a map in some patches, `[patch]` of bool, by a gain."""
+    one = torch.tensor(gain, dtype=torch.float64)
+    return PatchEdit(
+        kind="affine", target=site,
+        said=f"{site} times {gain:g} in {int(cells.sum())} patches",
+        tensors={"gain": one, "bias": torch.zeros_like(one), "mask": cells.double()},
+    )  # fmt: skip

@@ -6,6 +6,7 @@ other. They are chosen on donors and training scenes; the winner is confirmed on
 photographs that chose nothing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,7 @@ from arrcoc_verify.graph import run
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.verdict import STAGES
 
 SIMILAR_ROLE = "train"
 CONFIRM_ROLE = "repair-confirm"
@@ -215,7 +217,7 @@ def repair(
     made.tried = rows
     model = found.bench.model
     patterns = _dependent(found)
-    mending = [row for row in rows if row.mends][:most]
+    mending = _varied([row for row in rows if row.mends])[:most]
     for place, row in enumerate(mending):
         if screen is not None and len(mending) > 1:
             worse, better = screen(model, applied(model, row.edits), patterns)
@@ -229,6 +231,17 @@ def repair(
         if place == 0 or made.winner is None or _harm(row) < _harm(made.winner):
             made.winner = row
     return made
+
+
+def _varied(rows: Sequence[Tried]) -> list[Tried]:
+    """Return the best of each sort of edit, then the second best: alike edits fare alike."""
+    seen: Counter[tuple[tuple[str, str, bool], ...]] = Counter()
+    turns = []
+    for row in rows:
+        sort = tuple((edit.kind, edit.target, "mask" in edit.tensors) for edit in row.edits)
+        turns.append(seen[sort])
+        seen[sort] += 1
+    return [rows[k] for k in sorted(range(len(rows)), key=turns.__getitem__)]
 
 
 def _harm(row: Tried) -> int:
@@ -246,9 +259,9 @@ def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
 
 def _dependent(found: Diagnosis) -> tuple[str, ...]:
     """Return patterns of the claims about what is blamed and what lies behind it."""
-    stages = [cause.stage for cause in found.causes]
-    before = ("knowing.*",) if "knowing" in stages else ()
-    return (*before, "balancing.*", "attending.*", "whole.*")
+    late = all(STAGES.index(c.stage) >= STAGES.index("balancing") for c in found.causes)
+    scores = ("knowing.*-causes-tokens", "knowing.*-is-necessary") if late else ("knowing.*",)
+    return (*scores, "balancing.*", "attending.*", "whole.*")
 
 
 def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:
