@@ -180,30 +180,32 @@ def _demanded(found: Diagnosis, part: Part) -> list[PatchEdit]:
 def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[PatchEdit]:
     """The part's map made anew from what lies before it."""
     model, bench = found.bench.model, found.bench
-    form, names = derive.inputs_of(model, part.role)
     site = model.role(part.role)
-    if not names or site is None or both.actual.shape != both.cells.shape:
+    if site is None or both.actual.shape != both.cells.shape:
         return []
     rows = [(view.run, 1), (bench.donors.run, len(both.actual) - 1)]
-    read = [
-        torch.cat([run[name][:count] for run, count in rows if count]) for name in names
-    ]  # fmt: skip
-    given = derive.read_columns(model, form, names, read)
     made = []
-    tries = [(derive.plain(form), "their weighted share")]
-    for wanted, whose in ((both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")):
-        tries.append((derive.fitted(form, given, wanted, both.cells), whose))
-    for numbers, whose in tries:
-        if numbers is not None:
-            made.append(
-                PatchEdit(
-                    kind="derive",
-                    target=site.name,
-                    tensors=numbers,
-                    words={"form": form, "inputs": "|".join(names)},
-                    said=f"{site.name} read anew from {', '.join(names)} ({whose})",
+    for form, names in derive.forms_of(model, part.role):
+        read = [
+            torch.cat([run[name][:count] for run, count in rows if count]) for name in names
+        ]  # fmt: skip
+        given = derive.read_columns(model, form, names, read)
+        tries = [(derive.plain(form), "their weighted share")]
+        for wanted, whose in (
+            (both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")
+        ):  # fmt: skip
+            tries.append((derive.fitted(form, given, wanted, both.cells), whose))
+        for numbers, whose in tries:
+            if numbers is not None:
+                made.append(
+                    PatchEdit(
+                        kind="derive",
+                        target=site.name,
+                        tensors=numbers,
+                        words={"form": form, "inputs": "|".join(names)},
+                        said=f"{site.name} read anew from {', '.join(names)} ({whose})",
+                    )
                 )
-            )
     return made
 
 

@@ -32,7 +32,7 @@ def inputs_of(model: Model, role: str) -> tuple[str, tuple[str, ...]]:
     """Return the form and the sites that a role's map can be derived from; no sites if it cannot.
 
     Returns:
-        `vector`, `share` or `map`, and names of sites in the order in which they are read.
+        `vector`, `share` or `map`, and the names of sites in the order in which they are read.
     """
     vector = model.role(f"{role}_features")
     if role in SCORERS and _readable(vector) and vector is not None and "channel" in vector.axes:
@@ -48,6 +48,18 @@ def inputs_of(model: Model, role: str) -> tuple[str, tuple[str, ...]]:
     if site is not None and _readable(site):
         return "map", (site.name,)
     return "", ()
+
+
+def forms_of(model: Model, role: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Return every form and its sites, as `inputs_of` does; tokens also from what pays for them.
+
+    Tokens that are read from `product`, demand times the multiplier, still follow the multiplier.
+    """
+    pays = [model.role(one) for one in ("demand", "multiplier")]
+    found = [inputs_of(model, role)]
+    if role == "tokens" and all(_readable(site) for site in pays):
+        found.insert(0, ("product", tuple(site.name for site in pays if site is not None)))
+    return [(form, names) for form, names in found if names]
 
 
 def _readable(site: Site | None) -> bool:
@@ -73,13 +85,15 @@ def read_columns(model: Model, form: str, names: Sequence[str], read: Sequence[T
     maps = [
         patches_last(value, site, grid).double()
         for value, site in zip(read, sites, strict=True)
-        if site.role not in ("weights", "normaliser")
+        if site.role not in ("weights", "normaliser", "multiplier")
     ]  # fmt: skip
     if form == "vector":
         return maps[0]
     flat = torch.stack([one[..., 0] if one.ndim == 3 else one for one in maps], -1)
     if form == "map":
         return flat
+    if form == "product":
+        return flat * read[-1].double().reshape(len(flat), -1, 1)
     weights = _weights(model, sites, read, flat)
     total = (flat * weights).sum(-1, keepdim=True)
     below = total + _level(sites, read, total)

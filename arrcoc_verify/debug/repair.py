@@ -235,10 +235,13 @@ def repair(
 
 def _varied(rows: Sequence[Tried]) -> list[Tried]:
     """Return the best of each sort of edit, then the second best: alike edits fare alike."""
-    seen: Counter[tuple[tuple[str, str, bool], ...]] = Counter()
+    seen: Counter[tuple[tuple[str, str, str, bool], ...]] = Counter()
     turns = []
     for row in rows:
-        sort = tuple((edit.kind, edit.target, "mask" in edit.tensors) for edit in row.edits)
+        sort = tuple(
+            (edit.kind, edit.target, edit.words.get("inputs", ""), "mask" in edit.tensors)
+            for edit in row.edits
+        )
         turns.append(seen[sort])
         seen[sort] += 1
     return [rows[k] for k in sorted(range(len(rows)), key=turns.__getitem__)]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from arrcoc_verify.debug import derive
 from arrcoc_verify.debug.patching import (
     PatchEdit,
     applied,
@@ -65,7 +66,10 @@ def test_the_repair_with_the_fewest_worse_verdicts_wins(dim_demand):
 
 def test_each_sort_of_edit_is_screened_before_a_second_of_the_same(dim_demand):
     def sort(row):
-        return tuple((edit.kind, edit.target, "mask" in edit.tensors) for edit in row.edits)
+        return tuple(
+            (edit.kind, edit.target, edit.words.get("inputs"), "mask" in edit.tensors)
+            for edit in row.edits
+        )
 
     mending = [row for row in repair(dim_demand).tried if row.mends]
     sorts = {sort(row) for row in mending}
@@ -144,3 +148,23 @@ def test_edits_of_weights_are_taken_back_to_the_byte():
     assert torch.equal(before, weight)
     with pytest.raises(UnknownName):
         named_weight(model, "0.wait")
+
+
+def test_tokens_read_from_demand_and_multiplier_still_follow_the_multiplier(sound, cases):
+    form, names = derive.forms_of(sound, "tokens")[0]
+    clean = run(sound, [case.image for case in cases], [case.query for case in cases])
+    read = [clean[name] for name in names]
+    line = {"weight": torch.ones(1).double(), "bias": torch.tensor(0.0).double()}
+    low, high = sound.declaration.lod
+    knots = torch.tensor([0.0, 1.0]).double()
+    edit = PatchEdit(
+        kind="derive", target=sound.role("tokens").name,
+        words={"form": form, "inputs": "|".join(names)},
+        tensors={**line, "x": knots, "y": low + (high - low) * knots},
+    )  # fmt: skip
+
+    assert form == "product"
+    product = derive.read_columns(sound, form, names, read)[..., 0]
+    share = product.clamp(0, 1)
+    got = tokens(applied(sound, [edit]), cases).double()
+    torch.testing.assert_close(got, (low + (high - low) * share).round(), atol=1, rtol=0)
