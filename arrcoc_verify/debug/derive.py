@@ -58,7 +58,9 @@ def forms_of(model: Model, role: str) -> list[tuple[str, tuple[str, ...]]]:
     pays = [model.role(one) for one in ("demand", "multiplier")]
     found = [inputs_of(model, role)]
     if role == "tokens" and all(_readable(site) for site in pays):
-        found.insert(0, ("product", tuple(site.name for site in pays if site is not None)))
+        names = tuple(site.name for site in pays if site is not None)
+        if model.site(names[-1]).axes == ("image",):
+            found.insert(0, ("product", names))
     return [(form, names) for form, names in found if names]
 
 
