@@ -186,26 +186,21 @@ def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[Patc
     rows = [(view.run, 1), (bench.donors.run, len(both.actual) - 1)]
     made = []
     for form, names in derive.forms_of(model, part.role):
-        read = [
-            torch.cat([run[name][:count] for run, count in rows if count]) for name in names
-        ]  # fmt: skip
+        read = [torch.cat([run[name][:count] for run, count in rows if count]) for name in names]
         given = derive.read_columns(model, form, names, read)
-        tries = [(derive.plain(form), "their weighted share")]
-        for wanted, whose in (
-            (both.wanted, "as it should be"), (_mostly(both), "as it is elsewhere")
-        ):  # fmt: skip
-            tries.append((derive.fitted(form, given, wanted, both.cells), whose))
-        for numbers, whose in tries:
-            if numbers is not None:
-                made.append(
-                    PatchEdit(
-                        kind="derive",
-                        target=site.name,
-                        tensors=numbers,
-                        words={"form": form, "inputs": "|".join(names)},
-                        said=f"{site.name} read anew from {', '.join(names)} ({whose})",
-                    )
-                )
+        tries = {
+            "their weighted share": derive.plain(form),
+            "as it should be": derive.fitted(form, given, both.wanted, both.cells),
+            "as it is elsewhere": derive.fitted(form, given, _mostly(both), both.cells),
+        }
+        made += [
+            PatchEdit(
+                kind="derive", target=site.name, tensors=numbers,
+                words={"form": form, "inputs": "|".join(names)},
+                said=f"{site.name} read anew from {', '.join(names)} ({whose})",
+            )
+            for whose, numbers in tries.items() if numbers is not None
+        ]  # fmt: skip
     return made
 
 
@@ -337,12 +332,8 @@ def _of_alike(site: str, both: _Both) -> list[PatchEdit]:
     key = own - centre
     if float(key.norm()) <= 1e-6 * float(own.norm()):
         return []
-    return [
-        PatchEdit(
-            kind="rank_one", target=site, said=f"{site} shifted where it is like the case's",
-            tensors={"key": key, "centre": centre, "delta": wanted - own, "least": _number(0.5)},
-        )
-    ]  # fmt: skip
+    said = f"{site} shifted where it is like the case's"
+    return [remedies.gated(site, key, centre, wanted - own, said)]
 
 
 def _orders(own: Tensor, wanted: Tensor) -> list[Tensor]:

@@ -68,15 +68,17 @@ def of_embeddings(found: Diagnosis) -> list[Candidate]:
         push = made.bank[at] - own
         centre = bench.donors.run[made.site.name].double().mean(0)
         if float((own - centre).norm()) > 1e-6 * float(own.norm()):
-            candidates.append((_gated(made.site, own - centre, centre, push),))
+            said = f"{made.site.name} shifted for queries like this one"
+            candidates.append((gated(made.site.name, own - centre, centre, push, said),))
         candidates.append((_shifted(made.site, push),))
     return candidates
 
 
-def _gated(site: Site, key: Tensor, centre: Tensor, push: Tensor) -> PatchEdit:
+def gated(site: str, key: Tensor, centre: Tensor, push: Tensor, said: str) -> PatchEdit:
+    """Return the rank-one edit that pushes vectors which lie from `centre` as `key` does."""
     least = torch.tensor(0.5, dtype=torch.float64)
     return PatchEdit(
-        kind="rank_one", target=site.name, said=f"{site.name} shifted for queries like this one",
+        kind="rank_one", target=site, said=said,
         tensors={"key": key, "centre": centre, "delta": push, "least": least},
     )  # fmt: skip
 
