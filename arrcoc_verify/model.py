@@ -425,7 +425,10 @@ def along_channel(vector: Tensor, site: Site) -> Tensor:
 def all_finite(value: Any) -> bool:
     """Return whether every floating tensor inside `value` is finite."""
     if isinstance(value, Tensor):
-        return not value.is_floating_point() or bool(torch.isfinite(value).all())
+        if not value.is_floating_point():
+            return True
+        # One that is not finite shows in the sum, which is several times faster to look at.
+        return bool(torch.isfinite(value.sum())) or bool(torch.isfinite(value).all())
     if isinstance(value, Mapping):
         return all(all_finite(item) for item in value.values())
     if isinstance(value, list | tuple):

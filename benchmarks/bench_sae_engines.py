@@ -52,7 +52,7 @@ class Own:
 
     def held_out(self) -> Samples:
         """Return samples that no step holds."""
-        return Samples(x=self.world.held_out())
+        return Samples(x=self.world.held_out()[0])
 
     def step(self, x: Tensor) -> None:
         """Take one step."""

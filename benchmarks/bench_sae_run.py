@@ -17,10 +17,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from arrcoc_verify.dictionary.kernels import fast_bfloat16
+from arrcoc_verify.dictionary.sparse_world import probe_ceiling
 from arrcoc_verify.report.atomic import make_folder, write_text
 from benchmarks import bench_sae_peers
 from benchmarks.bench_sae_engines import own
-from benchmarks.bench_sae_world import DEFAULT, SETTINGS, Setting
+from benchmarks.bench_sae_world import DEFAULT, SETTINGS, Setting, sparse_world
 from benchmarks.measure import machine
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,7 +87,11 @@ def measured(
         for worker in workers.values():
             worker.close()
     scores = {name: scores[name] for name in pythons if name in scores}
-    return summary(setting, rounds, scores, trained.problems)
+    ceiling = (
+        {"probe_ceiling_f1": probe_ceiling(sparse_world(setting, options.seed))}
+        if setting.correlated else {}
+    )  # fmt: skip
+    return summary(setting, rounds, scores, trained.problems) | ceiling
 
 
 class _Trained:
@@ -161,7 +166,7 @@ def shown(result: Mapping[str, Any]) -> None:
         f"batch {told['batch']}, {told['total_steps']} steps"
     ))  # fmt: skip
     headings = ("library", "samples/s", "per CPU s", "ours is x faster", "(CPU)",
-                "FVE", "L0", "dead", "MCC")  # fmt: skip
+                "FVE", "L0", "dead", "MCC", "F1")  # fmt: skip
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "library" else "right")
     for name, found in result["libraries"].items():
@@ -169,9 +174,12 @@ def shown(result: Mapping[str, Any]) -> None:
         table.add_row(
             name, f"{found['samples_per_second']:,.0f}", f"{found['samples_per_cpu_second']:,.0f}",
             f"{ratio['wall']:.2f}" if ratio else "", f"{ratio['cpu']:.2f}" if ratio else "",
-            *(f"{found[key]:.4f}" for key in ("fve", "l0", "dead", "mcc")),
+            *(f"{found[key]:.4f}" for key in ("fve", "l0", "dead", "mcc", "f1")),
         )  # fmt: skip
     console.print(table)
+    if "probe_ceiling_f1" in result:
+        console.print(f"  F1 of logistic probes that know the truth: "
+                      f"{result['probe_ceiling_f1']:.4f}")  # fmt: skip
     for name, why in result["problems"].items():
         console.print(f"  {name} failed: {why}")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from arrcoc_verify.dictionary.recovery import mean_correlation
+from arrcoc_verify.dictionary.recovery import recovery
 from benchmarks.bench_sae_engines import own
 from benchmarks.bench_sae_rivals import RIVALS, rival
-from benchmarks.bench_sae_world import SETTINGS, World
+from benchmarks.bench_sae_world import SETTINGS, world_of
 
 
 class Worker:
@@ -26,7 +26,7 @@ class Worker:
         if self.device != "cpu":
             torch.set_float32_matmul_precision("high")  # TF32, for all
         self.setting = SETTINGS[request["setting"]]
-        self.world = World(self.setting, seed=request["seed"], device=self.device)
+        self.world = world_of(self.setting, seed=request["seed"], device=self.device)
         name = request["engine"]
         make = (lambda *given: rival(name, *given)) if name in RIVALS else own(self.device)[name]
         self.engine = make(self.setting, self.world, self.device)
@@ -48,21 +48,21 @@ class Worker:
 
     def score(self) -> dict[str, Any]:
         """Return what the dictionary is worth on samples that no step held."""
-        x = self.world.held_out()
-        missed, active, fired = 0.0, 0.0, torch.zeros(self.setting.latents, dtype=torch.bool)
+        x, truth = self.world.held_out()
+        missed, parts = 0.0, []
         for part in x.split(1024):
             codes, decoded = self.engine.scored(part)
             missed += float((part - decoded).double().square().sum())
-            active += float((codes != 0).sum())
-            fired |= (codes != 0).any(0).cpu()
+            parts.append((codes != 0).cpu())
+        fires = torch.cat(parts)
         variance = float((x - x.mean(0)).double().square().sum())
-        mcc, _, _ = mean_correlation(self.engine.decoder(), self.world.directions)
+        found = recovery(self.engine.decoder(), self.world.directions, fires, truth.cpu())
         return {
             "fve": 1 - missed / variance,
-            "l0": active / len(x),
-            "dead": float((~fired).double().mean()),
-            "mcc": mcc,
-        }
+            "l0": float(fires.sum()) / len(x),
+            "dead": float((~fires.any(0)).double().mean()),
+            "mcc": found.mcc, "f1": found.f1, "unique": found.unique,
+        }  # fmt: skip
 
 
 def main() -> None:

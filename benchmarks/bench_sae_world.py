@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arrcoc_verify.dictionary.sparse_world import SparseWorld
+
 HELD_OUT = 2**40
 """Number of the first held-out batch, beyond those of any step."""
 
@@ -27,6 +29,7 @@ class Setting:
         steps: steps of a round.
         lr: of Adam, constant, the same for all.
         held_out: samples that scores are taken on.
+        correlated: features of `SparseWorld`, correlated and with parents, not independent ones.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Setting:
     steps: int
     lr: float
     held_out: int = 8192
+    correlated: bool = False
 
     @property
     def total(self) -> int:
@@ -59,6 +63,8 @@ SETTINGS = {
                 warm=2, rounds=7, steps=4, lr=4e-4),
         Setting(name="small", d_in=64, latents=512, k=12, features=384, active=8, batch=1024,
                 warm=50, rounds=5, steps=290, lr=1e-3),
+        Setting(name="planted", d_in=64, latents=256, k=8, features=256, active=8, batch=512,
+                warm=50, rounds=5, steps=790, lr=1e-3, correlated=True),
         Setting(name="quick", d_in=32, latents=128, k=4, features=64, active=3, batch=256,
                 warm=2, rounds=2, steps=5, lr=1e-3, held_out=512),
         Setting(name="gpu", d_in=768, latents=24576, k=32, features=1024, active=24, batch=8192,
@@ -67,7 +73,7 @@ SETTINGS = {
                 batch=4096, warm=50, rounds=5, steps=200, lr=1e-3),
     )
 }  # fmt: skip
-DEFAULT = {"cpu": ("wide", "small"), "cuda": ("gpu", "gpu-small")}
+DEFAULT = {"cpu": ("wide", "small", "planted"), "cuda": ("gpu", "gpu-small")}
 
 
 class World:
@@ -89,17 +95,50 @@ class World:
         chance = torch.arange(1.0, setting.features + 1).rsqrt()
         self.chance = (chance * setting.active / chance.sum()).clamp(max=0.5).to(device)
 
-    def batch(self, number: int, samples: int | None = None) -> Tensor:
-        """Return a batch, `[sample, channel]`, float32."""
-        size = (samples or self.setting.batch, self.setting.features)
+    def draw(self, number: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Return activations `[sample, channel]` and codes `[sample, feature]`, float32."""
+        size = (samples, self.setting.features)
         generator = torch.Generator(self.device).manual_seed(
             1_000_003 * (self.seed + 1) + 1 + number
         )
         fires = torch.rand(size, generator=generator, device=self.device) < self.chance
         sizes = 0.5 + 0.5 * torch.randn(size, generator=generator, device=self.device).abs()
         noise = torch.randn(size[0], self.setting.d_in, generator=generator, device=self.device)
-        return (fires * sizes) @ self.directions + self.mean + 0.01 * noise
+        codes = fires * sizes
+        return codes @ self.directions + self.mean + 0.01 * noise, codes
 
-    def held_out(self) -> Tensor:
-        """Return samples that no step holds."""
-        return self.batch(HELD_OUT, self.setting.held_out)
+    def batch(self, number: int) -> Tensor:
+        """Return the activations of a step."""
+        return self.draw(number, self.setting.batch)[0]
+
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """Return activations that no step holds, and their codes."""
+        return self.draw(HELD_OUT, self.setting.held_out)
+
+
+class Correlated(World):
+    """The product's own planted world, in which what a probe can do is known."""
+
+    def __init__(self, setting: Setting, *, seed: int, device: str) -> None:
+        """Draw the world."""
+        self.setting, self.seed, self.device = setting, seed, device
+        self.sparse = sparse_world(setting, seed)
+        self.directions = self.sparse.directions.to(device)
+
+    def draw(self, number: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Return activations and codes."""
+        x, codes = self.sparse.draw(number, samples)
+        return x.to(self.device), codes.to(self.device)
+
+
+def sparse_world(setting: Setting, seed: int) -> SparseWorld:
+    """Return the planted world of a setting with correlated features."""
+    return SparseWorld.make(
+        seed=seed, features=setting.features, channels=setting.d_in, active=setting.active,
+        size=setting.batch,
+    )  # fmt: skip
+
+
+def world_of(setting: Setting, *, seed: int, device: str) -> World:
+    """Return the world of a setting."""
+    return (Correlated if setting.correlated else World)(setting, seed=seed, device=device)

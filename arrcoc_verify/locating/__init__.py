@@ -7,6 +7,7 @@ what they read; the fault lies in a part that all refuted ones can blame. Betwee
 and the scorer that joins them, donors decide.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from arrcoc_verify.lab import Lab
@@ -19,6 +20,14 @@ from arrcoc_verify.verdict import GateResult, Outcome, Suspect, Verdict
 CRASHED = "the check could not be made"
 """How the reason of a check begins that raised: it says nothing of what it checks."""
 SCORED = {"information": "information", "salience": "salience", "query_relevance": "coupling"}
+SHOWN = {
+    "information": "knowing.information-follows-entropy",
+    "salience": "knowing.salience-follows-contrast",
+    "query": "knowing.query-finds-the-asked",
+}
+"""Scorer -> the claim that its map shows what it should."""
+MOVES = re.compile(r"knowing\.(\w+)-(?:causes-tokens|is-necessary)")
+"""Claims that move a map by what it holds."""
 ENTRANCE = ("input", "encoder", "query", "coupling")
 MIRRORED, TURNED = "whole.mirror-image-mirrors-relevance", "knowing.scores-move-with-the-picture"
 EXONERATED, SEVERAL = 0.25, 3
@@ -97,9 +106,12 @@ def parts_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, ...]]:
     """Return the parts that each claim speaks of, as far as other claims do not clear them.
 
     A claim that gives a figure for each scorer, and does not hold, does not speak of those whose
-    own figure is fine.
+    own figure is fine. One that moves a map by what it holds speaks of the scorer, too, where the
+    map is not known to show what it should: an empty map moves nothing.
     """
     held = {v.id for v in verdicts if v.outcome is Outcome.HOLDS}
+    doubted = {v.id: v.stage for v in verdicts
+               if v.outcome in (Outcome.REFUTED, Outcome.INCONCLUSIVE)}  # fmt: skip
     spans = {}
     for one in verdicts:
         parts = span(one.id, one.stage)
@@ -111,6 +123,10 @@ def parts_of(verdicts: Sequence[Verdict]) -> dict[str, tuple[str, ...]]:
             parts = tuple(part for part in parts if part not in fine | shared)
         if one.id == MIRRORED and TURNED in held:
             parts = ("balancing",)
+        moves = MOVES.fullmatch(one.id)
+        shown = SHOWN.get(moves.group(1), "") if moves else ""
+        if shown in doubted and one.id in doubted:
+            parts = (*span(shown, doubted[shown]), *parts)
         spans[one.id] = parts
     return spans
 

@@ -62,9 +62,10 @@ def categories(
     chroma: Float[Tensor, "image 2 height width"],
 ) -> Float[Tensor, "image 10 height width"]:
     """Return how much each pixel belongs to each chroma category; sums to 1."""
-    centres = category_centres().to(chroma.dtype)
-    distance = (chroma[:, None] - centres[None, :, :, None, None]).square().sum(2)
-    return torch.softmax(-distance / (2 * _WIDTH**2), dim=1)
+    centres = category_centres().to(chroma.dtype)[..., None, None]
+    blue, red = (chroma[:, None, i] - centres[:, i] for i in (0, 1))
+    distance = blue.square_().add_(red.square_())
+    return torch.softmax(distance.neg_().div_(2 * _WIDTH**2), dim=1)
 
 
 def cells(values: Float[Tensor, "image channel height width"], parts: int = 1) -> Tensor:

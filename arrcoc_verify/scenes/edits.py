@@ -233,8 +233,11 @@ def _textured(scene: Scene, cells: Cells, grid: Grid, level: float, seed: int) -
         driver = structure * picture + (1.0 - structure) * noise
         return base + blocks.spread(_texture(driver, dose, blocks.weight))
 
+    near = _window(blocks.inside)
+    inside = blocks.inside[near]
+
     def energy(values: Field) -> float:
-        return float(edge_energy(values)[blocks.inside].mean())
+        return float(edge_energy(values[near])[inside].mean())
 
     # Two levels have steeper edges than many; many follow the picture a little less, and by
     # exactly so much that the edge energy is that of two levels.
@@ -246,6 +249,15 @@ def _textured(scene: Scene, cells: Cells, grid: Grid, level: float, seed: int) -
         structure = float(shares[int(np.argmin(off))])
     shift = np.rint(at(level, structure) - before).astype(np.int64)
     return _shifted(pixels, shift * blocks.inside)
+
+
+def _window(inside: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The least rows and columns that hold all chosen pixels and their neighbours."""
+    ends = []
+    for axis in (1, 0):
+        (chosen,) = np.nonzero(inside.any(axis))
+        ends.append(slice(max(int(chosen[0]) - 1, 0), int(chosen[-1]) + 2))
+    return ends[0], ends[1]
 
 
 def _texture(driver: Field, dose: float, weight: Field) -> Field:

@@ -130,10 +130,11 @@ def seen_through(lab: Lab, dose: float) -> Run:
         images = []
         for index, scene in enumerate(lab.scenes):
             inside = pixels_of(lab.target[index].numpy(), lab.grid, scene.image.size)
-            pixels = scene.pixels.astype(np.float64)
+            pixels = scene.pixels.copy()
             ground = pixels[~inside].mean(0) if (~inside).any() else pixels.mean((0, 1))
-            mixed = np.where(inside[..., None], ground + dose * (pixels - ground), pixels)
-            images.append(Image.fromarray(np.rint(mixed).astype(np.uint8)))
+            mixed = ground + dose * (pixels[inside] - ground)
+            pixels[inside] = np.rint(mixed).astype(np.uint8)
+            images.append(Image.fromarray(pixels))
         return lab.run_on(images)
 
     return lab.clean if dose == 1.0 else lab.kept(f"seen through:{dose}", make)

@@ -16,7 +16,7 @@ from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import mean_over
 from arrcoc_verify.model import Site, patches_last, spread
 from arrcoc_verify.scenes.colour import luma
-from arrcoc_verify.scenes.edits import cell_map
+from arrcoc_verify.scenes.edits import cell_edges, cell_map
 from arrcoc_verify.suite.gates import RUNTIME
 from arrcoc_verify.suite.knowing import DOSES
 from arrcoc_verify.suite.reading import COUPLING, seen_through
@@ -79,10 +79,11 @@ def _plain(lab: Lab) -> Run:
         images = []
         for index, scene in enumerate(lab.scenes):
             pixels = scene.pixels.copy()
-            cells = cell_map(lab.grid, scene.image.size)
-            for cell in np.flatnonzero(lab.target[index].numpy()):
-                inside = cells == cell
-                pixels[inside] = np.rint(pixels[inside].mean(0)).astype(np.uint8)
+            (rows, columns), sizes = lab.grid, pixels.shape
+            down, across = cell_edges(sizes[0], rows), cell_edges(sizes[1], columns)
+            for row, column in np.argwhere(lab.target[index].numpy().reshape(lab.grid)):
+                part = pixels[down[row] : down[row + 1], across[column] : across[column + 1]]
+                part[:] = np.rint(part.mean((0, 1)))
             images.append(Image.fromarray(pixels))
         return lab.run_on(images)
 

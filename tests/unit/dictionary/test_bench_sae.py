@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from benchmarks import bench_sae_peers, bench_sae_run
 from benchmarks.bench_sae_engines import Own, fused
 from benchmarks.bench_sae_run import main, summary
-from benchmarks.bench_sae_world import DEFAULT, SETTINGS, World
+from benchmarks.bench_sae_world import DEFAULT, SETTINGS, World, sparse_world, world_of
 
 QUICK = SETTINGS["quick"]
 
@@ -35,6 +36,7 @@ def test_a_rehearsal_writes_speed_and_scores_and_names_the_library_that_failed(
         assert 4 == found["l0"]
         assert 0.3 < found["fve"] < 1
         assert 0.3 < found["mcc"] < 1
+        assert 0.15 < found["f1"] < 1
         assert 0 <= found["dead"] < 0.2
     assert {"ours/ours_float32_only"} == report["ratios"].keys()
     assert 1 == report["machine"]["threads"]
@@ -89,7 +91,7 @@ def test_no_library_starts_from_the_planted_directions(seed):
 
 def test_the_world_is_planted_as_it_says():
     world = World(QUICK, seed=0, device="cpu")
-    x = world.batch(0, 20000)
+    x, codes = world.draw(0, 20000)
 
     assert torch.equal(world.batch(3), world.batch(3))
     assert not torch.equal(world.batch(3), world.batch(4))
@@ -97,6 +99,18 @@ def test_the_world_is_planted_as_it_says():
     size = 0.5 + 0.5 * (2 / torch.pi) ** 0.5  # mean of a half-normal about a half
     expected = world.mean + size * world.chance @ world.directions
     torch.testing.assert_close(expected, x.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(codes @ world.directions + world.mean, x, atol=0.1, rtol=0)
+
+
+def test_the_correlated_world_is_the_one_whose_probes_are_known():
+    setting = replace(QUICK, correlated=True)
+    world = world_of(setting, seed=3, device="cpu")
+    sparse = sparse_world(setting, 3)
+
+    assert torch.equal(world.directions, sparse.directions)
+    assert torch.equal(world.batch(5), sparse.batch(5).x)
+    x, codes = world.held_out()
+    torch.testing.assert_close(codes @ world.directions, x, atol=0.2, rtol=0)
 
 
 def test_our_engine_is_the_trainer_on_the_given_batches():
@@ -104,7 +118,7 @@ def test_our_engine_is_the_trainer_on_the_given_batches():
     engine = Own(QUICK, world, "cpu")
     for number in range(QUICK.total):
         engine.step(world.batch(number))
-    codes, decoded = engine.scored(world.held_out())
+    codes, decoded = engine.scored(world.held_out()[0])
 
     assert QUICK.total == engine.trainer.step
     torch.testing.assert_close(decoded, engine.trainer.dictionary.decode(codes).detach())
@@ -116,7 +130,7 @@ def test_the_fused_engine_learns_what_the_trainer_learns():
         engine = make(QUICK, world, "cpu")
         for number in range(QUICK.total):
             engine.step(world.batch(number))
-        x = world.held_out()
+        x, _ = world.held_out()
         _, decoded = engine.scored(x)
         explained.append(float(1 - (x - decoded).square().sum() / (x - x.mean(0)).square().sum()))
 
