@@ -139,6 +139,7 @@ def test_patterns_put_fifty_beyond_the_level_between_bounds() -> None:
     ]  # fmt: skip
     assert _patterns(16, 0.01, 0).shape == (16, 2**16)
     assert len(np.unique(_patterns(16, 0.01, 0), axis=1).T) == 2**16
+    assert set(np.unique(_patterns(16, 0.01, 0))) == {-1.0, 1.0}
     random, shares = _patterns(17, 0.01, 0), _shares(17, 0.01, 0)
     assert random.shape == shares.shape == (17, 4_999)
     assert set(np.unique(random)) == {-1.0, 1.0}
@@ -147,7 +148,7 @@ def test_patterns_put_fifty_beyond_the_level_between_bounds() -> None:
     assert shares * 17 == pytest.approx(np.round(shares * 17))
 
 
-@pytest.mark.parametrize("n", [12, 20])
+@pytest.mark.parametrize("n", [5, 12, 16, 20])
 def test_p_of_many_samples_at_once_are_those_of_each(n: int) -> None:
     samples = np.random.default_rng(0).normal(0.4, 1.0, (30, n))
     signs, shares = _patterns(n, 0.01, 0), _shares(n, 0.01, 0)
@@ -162,13 +163,14 @@ def test_p_of_many_samples_at_once_are_those_of_each(n: int) -> None:
         spread = np.sqrt(np.maximum(np.square(x - x.mean()) @ shares - moved**2, 0.0))
         t = moved / np.maximum(spread, 0.25 * x.std())
         hits = np.count_nonzero(t >= x.mean() / x.std())
-        assert boot == pytest.approx((hits + 1) / (shares.shape[1] + 1), abs=1e-3)
+        assert boot == (hits + 1) / (shares.shape[1] + 1)
     for scale in (1e-12, 1e9):
         assert _flip_p(samples * scale, signs) == pytest.approx(_flip_p(samples, signs))
         assert _bootstrap_p(samples * scale, shares) == pytest.approx(
             _bootstrap_p(samples, shares), abs=1e-3
         )
-    assert _bootstrap_p(np.ones((1, n)), shares).tolist() == [0.0]
+    for value in (0.0, 1.0):  # without spread sign flips decide
+        assert _bootstrap_p(np.full((1, n), value), shares).tolist() == [0.0]
 
 
 def test_what_is_left_out_is_said_in_the_signature() -> None:
@@ -196,15 +198,18 @@ def test_two_units_detect_nothing_and_one_simulation_is_a_simulation() -> None:
     assert detection_rate(BASE, 100.0, 8, 2.0**-8) == 0.0  # a p of alpha is not below it
 
 
-@pytest.mark.parametrize("spike", [0.3, 0.62, 0.72, 0.8, 0.85, 2.0])
-def test_it_stops_once_the_side_of_the_rate_is_clear(spike: float) -> None:
+@pytest.mark.parametrize(
+    ("spike", "n"),
+    [(0.3, 20), (0.62, 20), (0.72, 20), (0.8, 20), (0.85, 20), (2.0, 20), (1.05, 12), (1.15, 16)],
+)
+def test_it_stops_once_the_side_of_the_rate_is_clear(spike: float, n: int) -> None:
     for seen in range(50, 501, 50):
-        rate = detection_rate(BASE, spike, 20, 0.01, seen)
+        rate = detection_rate(BASE, spike, n, 0.01, seen)
         hits = round(rate * seen)
         p = min(stats.binom.sf(hits - 1, seen, 0.8), stats.binom.cdf(hits, seen, 0.8))
         if p < 1e-3:
             break
-    assert detection_rate(BASE, spike, 20, 0.01, 500, enough=0.8) == rate
+    assert detection_rate(BASE, spike, n, 0.01, 500, enough=0.8) == rate
 
 
 @pytest.mark.parametrize("n", [2, 9, 40])
