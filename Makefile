@@ -69,7 +69,7 @@ example: setup ## make the example audit in reports/example again
 controls: setup ## try the suite on every planted fault and keep what it caught (20 minutes)
 	$(BIN)/python -m arrcoc_verify.faults.controls --write
 
-selftest: setup ## measure detection and false alarms, and keep them (about an hour on 2 cores)
+selftest: setup ## measure detection and false alarms, and keep them (40 minutes on 2 cores)
 	$(BIN)/arrcoc-verify selftest --keep
 
 selftest-trained: setup ## the same on a sample of faults in the trained model (about 2 hours)
