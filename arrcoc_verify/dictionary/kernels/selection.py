@@ -22,6 +22,9 @@ from arrcoc_verify.dictionary.kernels.primitives import bag_dot, row_topk
 CAUTION = 2.0
 """How much larger than all that were seen an unseen rounding error is allowed to be."""
 
+LARGE = 1 << 19
+"""Weights of an encoder from which on a second look costs less than bfloat16 saves."""
+
 Entries = tuple[Tensor, Tensor, Tensor]
 """Values, rows and latents of entries, flat."""
 
@@ -34,7 +37,7 @@ class Select:
         scope: `row` keeps k of each sample (TopK), `batch` k times the samples of the whole batch
             (BatchTopK).
         proposals: let bfloat16 propose and float32 decide; pays where the processor multiplies
-            bfloat16 faster (`fast_bfloat16`). None: where it pays.
+            bfloat16 faster (`fast_bfloat16`) and the encoder is `LARGE`. None: where it pays.
         latents: only these may be selected, `[latent]`; what dead latents need for AuxK.
         chunk: samples whose pre-activations exist at a time.
     """
@@ -104,7 +107,8 @@ def _row_topk(
 ) -> tuple[Tensor, Tensor]:
     wanted = candidates(k)
     able = x.dtype == torch.float32 and 4 * wanted <= weight.shape[0]
-    asked = fast_bfloat16(x.device) if how.proposals is None else how.proposals
+    pays = weight.numel() >= LARGE and fast_bfloat16(x.device)
+    asked = pays if how.proposals is None else how.proposals
     if able and asked:
         return _proposed(x, weight, bias, k, how.chunk)
     return row_topk(x, weight, bias, k, how.chunk)

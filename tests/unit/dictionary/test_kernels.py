@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arrcoc_verify.dictionary import kernels as fast
+from arrcoc_verify.dictionary.kernels import selection
 from arrcoc_verify.dictionary.kernels.primitives import bag_dot, largest
 from arrcoc_verify.dictionary.kernels.selection import candidates
 from arrcoc_verify.dictionary.kernels.step import Adam, SparseStep
@@ -314,3 +315,18 @@ def test_a_step_is_adam_on_the_dense_loss_with_unit_decoder_rows(scope, dense):
         torch.testing.assert_close(losses.detach(), step(batch))
     for name, parameter in p.items():
         torch.testing.assert_close(parameter.detach(), step.state[name], msg=name)
+
+
+@pytest.mark.parametrize(("latents", "used"), [(1024, False), (2048, True)])
+def test_proposals_are_for_large_encoders(latents, used, monkeypatch):
+    asked, original = [], selection.row_topk
+
+    def watched(x, *given):
+        asked.append(x.dtype)
+        return original(x, *given)
+
+    monkeypatch.setattr(selection, "row_topk", watched)
+    monkeypatch.setattr(selection, "fast_bfloat16", lambda _: True)
+    x, weight = torch.randn(8, 256), torch.randn(latents, 256)
+    fast.encode_select(x, weight, torch.zeros(latents), 4)
+    assert used == (torch.bfloat16 in asked)

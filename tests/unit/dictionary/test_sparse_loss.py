@@ -144,6 +144,7 @@ def test_proposals_in_bfloat16_change_no_training(kind, monkeypatch):
         return original(x, *given)
 
     monkeypatch.setattr(selection, "row_topk", watched)
+    monkeypatch.setattr(selection, "LARGE", 0)
     monkeypatch.setattr(selection, "fast_bfloat16", lambda _: True)
     proposed = trained(kind, "sparse", monkeypatch, latents=256)
     assert torch.bfloat16 in asked
@@ -157,6 +158,7 @@ def test_proposals_in_bfloat16_change_no_training(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["topk", "conditional", "matryoshka"])
 def test_a_run_with_proposals_resumes_bit_for_bit(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(selection, "LARGE", 0)
     monkeypatch.setattr(selection, "fast_bfloat16", lambda _: True)
     whole = trainer(kind, latents=256)
     for _ in range(40):
