@@ -146,7 +146,7 @@ def triage(  # noqa: PLR0913 - a door: one parameter an option
 ) -> None:
     """Find the worst allocations of a folder or table and sort them by cause, a case file each.
 
-    Exit code 1 when any of them is a failure, else 0.
+    Exit code 1 when any of them is a failure, 3 when none can be told, else 0.
     """
     from arrcoc_verify.cli import debugging
 

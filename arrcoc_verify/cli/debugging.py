@@ -1,5 +1,7 @@
 """The commands that debug one failed allocation, repair it, and sort many of them."""
 
+import errno
+import os
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +51,7 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     from arrcoc_verify.debug import page
 
     _writable(given.get("out"))
+    _writable(None if json is None else json.resolve().parent)
     found = diagnosed(given, asked)
     show(found)
     content = found.to_json() | {"command": shlex.join(["arrcoc-verify", *sys.argv[1:]])}
@@ -61,10 +64,13 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
 
 def _writable(folder: Any) -> None:
     """Make a folder before the work whose result goes there, so that nothing is lost after it."""
-    from arrcoc_verify.report.atomic import make_folder
+    from arrcoc_verify.report.atomic import make_folder, write_error
 
-    if folder is not None:
-        make_folder(Path(folder))
+    if folder is None:
+        return
+    make_folder(Path(folder))
+    if not os.access(folder, os.W_OK):
+        raise write_error(Path(folder), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
@@ -81,9 +87,11 @@ def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
     if goal is not None:
         require_reachable(goal, model)
     case = case_of(model, asked)
+    if goal is not None:
+        require_reachable(goal, model, case)
     if case.note:
         warn(f"note: {case.note}")
-    donors = _donors(model, asked.donors, config.seed)
+    donors = _donors(model, asked.donors, config.seed, boxed=case.boxed)
     against = _against(model, asked, case)
     return diagnose(model, case, goal, donors=donors, against=against, seed=config.seed)
 
@@ -105,6 +113,11 @@ def _against(model: Any, asked: Asked, case: Any) -> Any:
     from arrcoc_verify.scenes.load import load_image
 
     other = asked.against or ""
+    if other and Path(other).is_dir():
+        raise UsageError(
+            f"wanted another picture or query for --against, got the folder {other}: name a file "
+            "in it"
+        )
     if not (Path(other).is_file() or Path(other).suffix.lower() in _PICTURES):
         return other
     found = beside(model, load_image(Path(other)), case, Path(other).name, labels=asked.labels)
@@ -112,7 +125,7 @@ def _against(model: Any, asked: Asked, case: Any) -> Any:
     return found
 
 
-def _donors(model: Any, path: Path | None, seed: int) -> Any:
+def _donors(model: Any, path: Path | None, seed: int, *, boxed: bool) -> Any:
     """Return donors from a table; None for ours."""
     from arrcoc_verify.debug.bench import make_donors
     from arrcoc_verify.scenes import load as loading
@@ -127,7 +140,7 @@ def _donors(model: Any, path: Path | None, seed: int) -> Any:
         raise UsageError(f"{error}: mend the table of --donors") from error
     if not found.scenes:
         raise UsageError(f"wanted at least one region to compare with in {path}, got none")
-    return make_donors(model, found.scenes)
+    return make_donors(model, found.scenes, boxed=boxed)
 
 
 def show(found: Any) -> None:
@@ -157,6 +170,7 @@ def show(found: Any) -> None:
          number(round(one.tokens, 1)), one.restores, one.experiment)
         for one in tried[:_MOST]
     ]  # fmt: skip
+    _show_ways(found)
     if found.against is not None:
         line(f"Beside the other picture: {found.against.said}.")
     if rows:
@@ -168,6 +182,27 @@ def show(found: Any) -> None:
         line(text if failure.answer == "no" else f"Undecided: {text}")
     for text in found.not_run:
         line(f"Not run: {text}")
+
+
+def _show_ways(found: Any) -> None:
+    """Print how the tokens come about: score by score, by tensions, by features."""
+    steps = ", ".join(f"{name} {number(round(tokens, 1))}" for name, tokens in found.waterfall)
+    line(f"How its tokens come about: {steps}")
+    for way in found.paths:
+        direct = "" if way["direct"] is None else (
+            f", {signed(round(way['direct'], 1))} of them directly and "
+            f"{signed(round(way['mediated'], 1))} by the shared budget"
+        )  # fmt: skip
+        line(f"Through {way['through']}: {signed(round(way['carries'], 1))} tokens{direct}")
+    for lever in found.levers:
+        line(f"With {lever['tension']} at its lowest {number(round(lever['low'], 1))} tokens, "
+             f"at its highest {number(round(lever['high'], 1))}")  # fmt: skip
+    for one in found.features:
+        channels = ", ".join(str(channel["channel"]) for channel in one["channels"])
+        effects = {name: signed(round(effect, 1)) for name, effect in one["effects"].items()}
+        line(f"Channels of {one['site']} that stand off from donors': {channels}; with donors' "
+             f"values in them {effects['most distant']} tokens, in as many others "
+             f"{effects['placebo']}")  # fmt: skip
 
 
 def planted(
@@ -218,7 +253,8 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
 
     patch = given.get("patch")
     _writable(given.get("out"))
-    _writable(None if patch is None else Path(patch).resolve().parent)
+    for file in (patch, json):
+        _writable(None if file is None else Path(file).resolve().parent)
     found = diagnosed(given, asked)
     show(found)
     if found.failure.answer != "yes":
@@ -256,6 +292,11 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
 def _harm(winner: Any) -> int:
     """Say what is known against a repair; 0 when nothing is, 1 for harm, 3 when nobody looked."""
     worse = winner.flipped_verdicts
+    if any(edit.kind == "alike" for edit in winner.edits):
+        line(
+            "It acts where patches look like this region's: a repair of such regions; what is at "
+            "fault stays for others. Wider edits are in the table, with what they cost."
+        )
     if any("mask" in edit.tensors for edit in winner.edits):
         line(
             "It edits the patches of this region only: a repair of this picture, not of the model."
@@ -266,7 +307,12 @@ def _harm(winner: Any) -> int:
     if worse:
         line(f"No harmless repair was found; of those that mend, the least harmful makes "
              f"{len(worse)} verdicts worse: {', '.join(worse)}")  # fmt: skip
-    return 1 if worse else 0
+    if not winner.within:
+        from arrcoc_verify.debug.repair import MARGIN
+
+        line(f"Where allocation was right it moves {winner.where_right:.3f} of the tokens, more "
+             f"than the margin of {MARGIN:g}.")  # fmt: skip
+    return 1 if worse or not winner.within else 0
 
 
 def _similar(row: Mapping[str, Any]) -> str:
@@ -361,6 +407,15 @@ def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most:
     from arrcoc_verify.debug import triage as sorting
     from arrcoc_verify.debug.case import parse_goal, require_reachable
 
+    if most < 1:
+        raise UsageError(f"wanted --most of at least 1, got {most}")
+    if not images.is_dir() and (query or label):
+        raise UsageError(
+            f"wanted --query and --label with a folder only, {images} is a table: its rows have "
+            "queries and boxes of their own"
+        )
+    for place in (given.get("out"), None if json is None else json.resolve().parent):
+        _writable(place)
     config = settled({key: given.get(key) for key in ("model", "seed")})
     goal = parse_goal(given["expect"]) if given.get("expect") else None
     model = load(config.model or REFERENCE)
@@ -388,4 +443,5 @@ def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most:
     if given.get("out") is not None and found.diagnoses:
         title = f"The {len(rows)} worst of {len(cases)} regions, by cause"
         line(f"page: {page.write_page(found.diagnoses, Path(given['out']), command, title)}")
-    return 1 if any(one.failure.answer == "yes" for one in found.diagnoses) else 0
+    answers = {one.failure.answer for one in found.diagnoses}
+    return 1 if "yes" in answers else 3 if answers == {"undecided"} else 0

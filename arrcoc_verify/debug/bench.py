@@ -141,12 +141,26 @@ def donor_scenes(model: Model, seed: int = 0) -> tuple[Scene, ...]:
     )
 
 
-def make_donors(model: Model, found: Sequence[Scene]) -> Donors:
-    """Run the model on donor scenes."""
+def make_donors(model: Model, found: Sequence[Scene], *, boxed: bool = False) -> Donors:
+    """Run the model on donor scenes.
+
+    Args:
+        model: what is run.
+        found: scenes, each with a queried object.
+        boxed: measure objects by their boxes, for a case of which no more than the box is known:
+            a box holds background, too, and gets less than the object in it.
+    """
     images = [scene.image for scene in found]
     queries = [scene.query for scene in found]
     cells = torch.stack(
-        [region_cells(s.target, model.declaration.grid, s.image.size) for s in found]
+        [
+            region_cells(
+                replace(s.target, mask=None) if boxed else s.target,
+                model.declaration.grid,
+                s.image.size,
+            )
+            for s in found
+        ]
     )
     result = run(model, images, queries, read=inner_sites(model))
     return Donors(scenes=tuple(found), ran=result, cells=cells)

@@ -158,9 +158,10 @@ def _oracle(shop: Workshop) -> Part:
         made = np.where(inside, actual.max(1, keepdims=True), actual.min(1, keepdims=True))
         return shop.write_map(view, role, made, where)
 
+    most, least = ("highest", "lowest")[:: shop.goal.sign]
     return Part(
         name=f"scorer:{role}/all or nothing", code="scorer_blind", role=role,
-        said="query relevance at its highest in the region and at its lowest elsewhere",
+        said=f"query relevance at its {most} in the region and at its {least} elsewhere",
         edits=edits, strength=BOLD,
     )  # fmt: skip
 

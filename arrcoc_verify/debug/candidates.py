@@ -43,10 +43,11 @@ def propose(found: Diagnosis) -> list[list[Candidate]]:
         "budget_competition": remedies.of_budget,
     }  # fmt: skip
     groups = [at_cause[code](found)] if code in at_cause else []
-    if code == "query_mismatch":
-        groups.append(remedies.of_embeddings(found))
-    groups.append(_of_parts(found))
-    return [group for group in groups if group]
+    narrow = remedies.of_likeness(found)
+    inside = [remedies.of_embeddings(found)] if code == "query_mismatch" else []
+    inside.append(_of_parts(found))
+    groups += [[*group, *narrow] for group in inside if group]
+    return [group for group in groups or [narrow] if group]
 
 
 def _of_parts(found: Diagnosis) -> list[Candidate]:
@@ -189,7 +190,7 @@ def _derived(found: Diagnosis, part: Part, both: _Both, view: View) -> list[Patc
         read = [torch.cat([run[name][:count] for run, count in rows if count]) for name in names]
         given = derive.read_columns(model, form, names, read)
         tries = {
-            "their weighted share": derive.plain(form),
+            "as it is written": derive.plain(form, model.declaration.lod),
             "as it should be": derive.fitted(form, given, both.wanted, both.cells),
             "as it is elsewhere": derive.fitted(form, given, _mostly(both), both.cells),
         }

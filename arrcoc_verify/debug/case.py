@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from arrcoc_verify.errors import BadConfig, BadRegion
@@ -75,6 +75,7 @@ class Case:
         name: of the file, or what the caller says.
         label: what is in the region, or "".
         note: what was found about the region, such as how sure a detector was.
+        boxed: the region is a box and no mask, so that it holds background, too.
     """
 
     image: Image.Image
@@ -84,6 +85,7 @@ class Case:
     name: str
     label: str = ""
     note: str = ""
+    boxed: bool = False
 
 
 def make_case(  # noqa: PLR0913 - the last three are ways to say which region
@@ -131,7 +133,7 @@ def make_case(  # noqa: PLR0913 - the last three are ways to say which region
     )  # fmt: skip
     return Case(
         image=sized, query=query, cells=cells, box=box, name=name,
-        label=found.label or label, note=note,
+        label=found.label or label, note=note, boxed=found.mask is None,
     )  # fmt: skip
 
 
@@ -184,11 +186,12 @@ def beside(
     return replace(case, image=sized, name=name, note="the same part of the picture")
 
 
-def require_reachable(goal: Goal, model: Model) -> None:
-    """Refuse a goal that no patch of this model can keep.
+def require_reachable(goal: Goal, model: Model, case: Case | None = None) -> None:
+    """Refuse a goal that no patch of this model can keep, or no region as large as the case's.
 
     Raises:
-        BadConfig: it lies outside the model's tokens per patch.
+        BadConfig: it lies outside the model's tokens per patch, or its whole budget, with the
+            fewest tokens everywhere else, does not reach it.
     """
     ends = model.declaration.lod
     if ends is None:
@@ -199,6 +202,27 @@ def require_reachable(goal: Goal, model: Model) -> None:
             f"wanted --expect between {low:g} and {high:g}, what {model.name} can give a patch, "
             f"got {goal}"
         )
+    most = None if case is None else most_for(model, case)
+    if case is not None and most is not None and goal.sign > 0 and goal.tokens > most:
+        raise BadConfig(
+            f"wanted --expect of at most {most:.4g} for a region of {int(case.cells.sum())} of "
+            f"{len(case.cells)} patches, since {model.name} shares {model.declaration.total:g} "
+            f"tokens among all, got {goal}"
+        )
+
+
+def most_for(model: Model, case: Case) -> float | None:
+    """Return the most tokens per patch that a conserved total leaves a region of this size.
+
+    Returns:
+        With the fewest tokens everywhere else; None where no total is declared.
+    """
+    declared = model.declaration
+    if declared.lod is None or declared.total is None or not declared.conserved_total:
+        return None
+    many = int(case.cells.sum())
+    left = declared.total - (len(case.cells) - many) * declared.lod[0]
+    return min(declared.lod[1], left / many)
 
 
 def _region(
@@ -237,7 +261,7 @@ def _boxed(region: Region | Box | str, label: str) -> Region:
     box: Sequence[float] = parse_box(region) if isinstance(region, str) else region
     if len(box) != 4:
         raise BadRegion(f"wanted a box (x, y, width, height) in pixels, got {region!r}")
-    x, y, wide, high = (int(side) for side in box)
+    x, y, wide, high = (round(side) for side in box)
     return Region(box=(x, y, wide, high), label=label)
 
 
@@ -272,9 +296,12 @@ def _face(picture: Image.Image, name: str) -> tuple[Region, str]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Return a mask from a picture file: white (or opaque, where it has alpha) is inside.
+    """Return a mask from a picture file: white is inside; opaque, where some of it is not.
 
     Raises:
         BadImage: it cannot be read.
     """
-    return np.asarray(load_image(path).convert("L")) >= 128
+    light = np.asarray(load_image(path).convert("L")) >= 128  # refuses what is no picture first
+    with Image.open(path) as opened:
+        alpha = np.asarray(ImageOps.exif_transpose(opened).convert("RGBA").getchannel("A"))
+    return light if bool((alpha == 255).all()) else alpha >= 128

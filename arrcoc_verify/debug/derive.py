@@ -35,17 +35,17 @@ def inputs_of(model: Model, role: str) -> tuple[str, tuple[str, ...]]:
         `vector`, `share` or `map`, and the names of sites in the order in which they are read.
     """
     vector = model.role(f"{role}_features")
-    if role in SCORERS and _readable(vector) and vector is not None and "channel" in vector.axes:
+    if role in SCORERS and readable(vector) and vector is not None and "channel" in vector.axes:
         return "vector", (vector.name,)
     if role == "relevance":
         maps = [model.role(one) for one in scorers(model)]
         beside = [model.role(one) for one in ("weights", "normaliser")]
-        found = [*maps, *(site for site in beside if _readable(site))]
-        if maps and all(_readable(site) for site in found):
+        found = [*maps, *(site for site in beside if readable(site))]
+        if maps and all(readable(site) for site in found):
             return "share", tuple(site.name for site in found if site is not None)
     before = {"demand": "relevance", "tokens": "relevance"}.get(role)
     site = model.role(before) if before else None
-    if site is not None and _readable(site):
+    if site is not None and readable(site):
         return "map", (site.name,)
     return "", ()
 
@@ -53,18 +53,23 @@ def inputs_of(model: Model, role: str) -> tuple[str, tuple[str, ...]]:
 def forms_of(model: Model, role: str) -> list[tuple[str, tuple[str, ...]]]:
     """Return every form and its sites, as `inputs_of` does; tokens also from what pays for them.
 
-    Tokens that are read from `product`, demand times the multiplier, still follow the multiplier.
+    Tokens that are read from `product`, demand times the multiplier, or from `level`, the level of
+    detail before it is whole, still follow the multiplier.
     """
     pays = [model.role(one) for one in ("demand", "multiplier")]
     found = [inputs_of(model, role)]
-    if role == "tokens" and all(_readable(site) for site in pays):
+    if role == "tokens" and all(readable(site) for site in pays):
         names = tuple(site.name for site in pays if site is not None)
         if model.site(names[-1]).axes == ("image",):
             found.insert(0, ("product", names))
+    lod = model.role("lod")
+    if role == "tokens" and lod is not None and readable(lod):
+        found.insert(0, ("level", (lod.name,)))
     return [(form, names) for form, names in found if names]
 
 
-def _readable(site: Site | None) -> bool:
+def readable(site: Site | None) -> bool:
+    """Return whether another step can read the site: it is the result of a step."""
     return site is not None and isinstance(site.at, Output)
 
 
@@ -92,7 +97,7 @@ def read_columns(model: Model, form: str, names: Sequence[str], read: Sequence[T
     if form == "vector":
         return maps[0]
     flat = torch.stack([one[..., 0] if one.ndim == 3 else one for one in maps], -1)
-    if form == "map":
+    if form in ("map", "level"):
         return flat
     if form == "product":
         return flat * read[-1].double().reshape(len(flat), -1, 1)
@@ -158,14 +163,23 @@ def fitted(form: str, given: Tensor, wanted: Tensor, cells: Tensor) -> dict[str,
     return {name: torch.as_tensor(value, dtype=torch.float64) for name, value in made.items()}
 
 
-def plain(form: str) -> dict[str, Tensor] | None:
-    """Return the numbers of the share of the weighted scores as it is; None for other forms."""
-    if form != "share":
+def plain(form: str, lod: tuple[float, float] | None = None) -> dict[str, Tensor] | None:
+    """Return the numbers of a form that has a plain meaning; None for others.
+
+    Args:
+        form: `share`, the weighted share as it is; `product`, the way from the fewest tokens to the
+            most that demand times the multiplier goes; or `level`, the level of detail as it is.
+        lod: fewest and most tokens, which the last two need.
+    """
+    one = (0.0, 1.0)
+    ends = {"share": (one, one), "product": (one, lod), "level": (lod, lod)}
+    low, high = ends.get(form, (None, None))
+    if low is None or high is None:
         return None
-    line = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    x, y = (torch.tensor(end, dtype=torch.float64) for end in (low, high))
     return {
         "weight": torch.ones(1, dtype=torch.float64), "bias": torch.tensor(0.0).double(),
-        "x": line, "y": line.clone(),
+        "x": x, "y": y,
     }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Diagnosis:
         stations: where the region stands along the way.
         waterfall: (label, tokens) as scores are given back.
         paths: what each score carries, direct and through the budget.
+        levers: what each tension does at either end of its range.
         features: channels that stand off, and what they do.
         restored: run of the case with the cause put right, or None.
         against: what another picture shows beside it, or None.
@@ -59,6 +60,7 @@ class Diagnosis:
     stations: tuple[trace.Station, ...]
     waterfall: tuple[tuple[str, float], ...]
     paths: tuple[Mapping[str, Any], ...]
+    levers: tuple[Mapping[str, Any], ...]
     features: tuple[Mapping[str, Any], ...]
     restored: Run | None
     bench: Bench
@@ -106,6 +108,7 @@ class Diagnosis:
             "stations": [asdict(one) for one in self.stations],
             "waterfall": [list(step) for step in self.waterfall],
             "paths": [dict(one) for one in self.paths],
+            "levers": [dict(one) for one in self.levers],
             "features": [dict(one) for one in self.features],
         }  # fmt: skip
 
@@ -141,7 +144,9 @@ def debug(
         against: another query, or another picture's case, to compare with.
         seed: of every draw.
     """
-    found = donors if donors is not None else make_donors(model, donor_scenes(model, seed))
+    found = donors
+    if found is None:
+        found = make_donors(model, donor_scenes(model, seed), boxed=case.boxed)
     bench = Bench(model, case, found, seed)
     failure = is_failure(bench, expected)
     notes = _Notes()
@@ -150,6 +155,8 @@ def debug(
     if failure.answer == "yes":
         query = against if isinstance(against, str) else ""
         causes, sought = _causes(bench, failure.goal, query, notes)
+        _compete(bench, failure.goal, causes, notes)
+        _take_on_trust(causes, sought, notes)
     elif failure.answer == "no":
         notes.undecided.append("it is no failure, so no cause was looked for")
     else:
@@ -161,14 +168,39 @@ def debug(
     named = {cause.code for cause in causes}
     return Diagnosis(
         case=case, model=model.name, failure=failure, causes=causes,
-        evidence=tuple(notes.evidence), ruled_out=_ruled_out(notes.evidence, named),
+        evidence=tuple(notes.evidence), ruled_out=_ruled_out(notes.evidence, named, sought.parts),
         undecided=tuple(dict.fromkeys(notes.undecided)),
         not_run=tuple(dict.fromkeys(notes.missing)), stations=tuple(trace.stations(bench)),
         waterfall=tuple(trace.waterfall(bench)), paths=tuple(trace.paths(bench)),
+        levers=tuple(trace.levers(bench)),
         features=tuple(trace.features(bench, failure.goal)),
         restored=_restored(sought), bench=bench, parts=sought.parts, trial=sought.trial,
         against=beside, rests_on=rests_on(bench),
     )  # fmt: skip
+
+
+def _compete(bench: Bench, goal: Goal, causes: Sequence[Cause], notes: _Notes) -> None:
+    """Take competitors out in any case, and say what that tells where something else is named."""
+    if any(one.basis == "competition" and one.part for one in notes.evidence):
+        return
+    rest = of_competition(bench, goal)
+    notes.evidence += rest
+    if causes and rest and all(one.restores == "yes" for one in rest):
+        notes.undecided.append(
+            "without its competitors the region gets its tokens, too, as more budget makes up for "
+            "most that is lost: competition is named only where no part departs from what it should"
+        )
+
+
+def _take_on_trust(causes: Sequence[Cause], sought: Found, notes: _Notes) -> None:
+    """Say what a cause among the scorers rests on when no donor's object was the reference."""
+    if sought.trial is None or sought.trial.basis != "contract":
+        return
+    if any(cause.stage == "knowing" for cause in causes):
+        notes.undecided.append(
+            "that the query asks for this region is taken on trust, no experiment shows it: if it "
+            "does not, the scorer is right; --against with a query that names what is there tells"
+        )
 
 
 def _restored(sought: Found) -> Run | None:
@@ -227,11 +259,15 @@ def _query_mends(bench: Bench, goal: Goal, sought: Found, notes: _Notes) -> str:
     names = {part.name.split("/")[0] for part in sought.parts}
     if not names or not names <= _HEARS_QUERY or "scorer:query_relevance" not in names:
         return ""
+    said = "what hears the query, put right and nothing else, brings the tokens back"
+    if sought.trial is not None:
+        whole = sought.trial.evidence(sought.parts)
+        notes.evidence.append(replace(whole, code="query_mismatch", experiment=said, part="query"))
     notes.undecided.append(
-        "no other query that was tried restores it; --against with one whose words the model knows "
-        "would tell a query that it does not know from a scorer that does not answer"
+        "whether the scorer answers queries that the model knows was not seen, since no other "
+        "query that was tried restores it: --against with one whose words it knows would show that"
     )
-    return "what hears the query, put right together and nothing else, brings the tokens back"
+    return said
 
 
 def _without_parts(
@@ -330,6 +366,8 @@ def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> C
     inside, outside = trial.evidence([part], "region"), trial.evidence([part], "rest")
     notes.evidence += [inside, outside]
     sign = trial.shop.goal.sign
+    if sign < 0:
+        return blind  # it gets too much: nobody competes with it
     if inside.restores == "yes" or (
         outside.restores != "yes" and inside.effect * sign >= outside.effect * sign
     ):
@@ -341,20 +379,26 @@ def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> C
     if part.role != "query_relevance" or for_nothing:
         return Cause(code="scorer_fires_elsewhere", site=site, detail=outside.experiment)
     return Cause(
-        code="budget_competition", site=site,
+        code="budget_competition",
         detail="what competes is there in the picture and asked for by the query",
     )  # fmt: skip
 
 
-def _ruled_out(evidence: Sequence[Evidence], named: set[str]) -> tuple[str, ...]:
-    """Return the codes that were tried alone and whose experiments all failed to restore."""
+def _ruled_out(
+    evidence: Sequence[Evidence], named: set[str], parts: Sequence[Part]
+) -> tuple[str, ...]:
+    """Return the codes that were tried alone and whose experiments all failed to restore.
+
+    What brings the tokens back together with another part is not ruled out by failing alone.
+    """
     tried: dict[str, list[str]] = {}
+    together = named | {part.code for part in parts}
     for one in evidence:
         if one.code and "+" not in one.code:
             tried.setdefault(one.code, []).append(one.restores)
     out = [
         code for code, results in tried.items()
-        if code not in named and all(result == "no" for result in results)
+        if code not in together and all(result == "no" for result in results)
     ]  # fmt: skip
     return tuple(sorted(out, key=list(STAGE_OF).index))
 

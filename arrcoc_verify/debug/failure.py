@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrcoc_verify.debug.bench import Bench
-from arrcoc_verify.debug.case import FACE, Goal
+from arrcoc_verify.debug.case import FACE, Goal, most_for
 from arrcoc_verify.stats.sample import average_clusters
 
 ALPHA = 0.1
@@ -73,6 +73,13 @@ def is_failure(bench: Bench, expected: Goal | None) -> Failure:
         f"no more (they get {beside[0]:.4g} to {beside[2]:.4g}, half of them over {beside[1]:.4g})"
     )
     answer = "yes" if p_value <= ALPHA else "no" if got >= goal.tokens else "undecided"
+    most = most_for(bench.model, bench.case)
+    if answer != "no" and most is not None and goal.tokens > most:
+        answer = "undecided"
+        words += (
+            f"; but a region of {int(bench.case.cells.sum())} patches can get no more than "
+            f"{most:.4g}: say what it should get by --expect"
+        )
     return Failure(
         answer=answer, reason=words, goal=goal, tokens=got, elsewhere=beside, p_value=p_value,
         n=count,
@@ -99,6 +106,7 @@ def rests_on(bench: Bench) -> str:
     if own or faces:
         said.append(f"{faces} distinct face{'s' if faces != 1 else ''}")
     if others:
-        what = "other queried objects" if said else "independent queried objects elsewhere"
+        objects = f"queried object{'s' if others != 1 else ''}"
+        what = f"other {objects}" if said else f"independent {objects} elsewhere"
         said.append(f"{others} {what}")
     return " and ".join(said) if said else "this region alone"

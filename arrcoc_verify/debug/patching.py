@@ -17,18 +17,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from arrcoc_verify.debug import derive
+from arrcoc_verify.debug import derive, likeness
+from arrcoc_verify.debug.bench import native
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
-from arrcoc_verify.model import Model, Site, along_channel, spread
+from arrcoc_verify.model import Model, Site, along_channel, patches_last, spread
+from arrcoc_verify.reference.allocator import whole_tokens
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
 FORMAT = "arrcoc-verify.repair.1"
 ENTRY = "repair"
 """Of the file's metadata, that holds form, edits and record as JSON."""
-KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "derive", "picture",
-         "query", "weight")  # fmt: skip
+KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "derive", "alike",
+         "picture", "query", "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,10 +74,11 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
             made = with_pictures(made, OPERATIONS[edit.words["operation"]])
         elif edit.kind == "query":
             made = with_queries(made, _worded(edit.words))
-        elif edit.kind == "derive":
+        elif edit.kind in ("derive", "alike"):
             names = edit.words["inputs"].split("|")
             site = model.site(edit.target)
-            write = _inside(derive.writer(model, site, edit.words, edit.tensors), site, model, edit)
+            writes = derive.writer if edit.kind == "derive" else likeness.writer
+            write = _inside(writes(model, site, edit.words, edit.tensors), site, model, edit)
             made = with_write(made, edit.target, write, *derive.sources(model, names))
         elif edit.kind != "weight":
             site = model.site(edit.target)
@@ -101,7 +104,10 @@ def _inside(
 
     def kept(old: Tensor, *values: Any) -> Tensor:
         new = write(old, *values).clamp(low, high)
-        return new.round() if declared.integer else new
+        if not declared.integer:
+            return new
+        flat = patches_last(new, site, declared.grid).double().reshape(len(new), -1)
+        return native(whole_tokens(flat), site, new, declared.grid)
 
     return kept
 

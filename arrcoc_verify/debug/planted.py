@@ -28,6 +28,7 @@ from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
 from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.stats.interval import proportion_interval
 
 BACK = 0.7
@@ -88,12 +89,22 @@ class Outcome:
         return {cause.code for cause in self.found.causes} == set(self.planted.codes)
 
 
-def cases_of(model: Model, seed: int = 0) -> list[Case]:
-    """Return the cases that faults are planted on: composed scenes of the assert role."""
+def shown_to(model: Model, seed: int = 0) -> list[Scene]:
+    """Return the composed scenes of the assert role that faults are planted on."""
     made = scenes(
         "assert", grid=model.declaration.grid, size=scene_size(model), per_cluster=1, seed=seed
     )
-    return [make_case(model, s.image, s.query, s.target) for s in made[:TRIED]]
+    return list(made[:TRIED])
+
+
+def cases_of(model: Model, seed: int = 0) -> list[Case]:
+    """Return the cases that faults are planted on."""
+    return [make_case(model, s.image, s.query, s.target) for s in shown_to(model, seed)]
+
+
+def confirming(model: Model, shared: Shared, seed: int = 0) -> Judge:
+    """Return the judge of whole suites; the photographs of the cases themselves are left out."""
+    return Judge(CONFIRMED, shared, [scene.unit for scene in shown_to(model, seed)])
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
@@ -197,6 +208,8 @@ class Row:
         flipped: claims whose verdict got worse by it; None when no suite was run.
         harmed: those of them whose verdict is worse than the sound model's, too: the rest is
             what the fault had hidden, as a model deaf to its query survives every paraphrase.
+        hidden: claims whose verdict is worse in the sound model than in the broken one: the sound
+            model in its place would be no repair without a worse verdict either.
         skipped: why it is not counted, or "".
         seconds: wall time.
     """
@@ -215,6 +228,7 @@ class Row:
     mended: bool = False
     flipped: tuple[str, ...] | None = None
     harmed: tuple[str, ...] | None = None
+    hidden: tuple[str, ...] | None = None
     skipped: str = ""
     seconds: float = 0.0
 
@@ -242,20 +256,22 @@ def row_of(
     got = diagnose(one, seed, sound)
     screen = Judge(SCREENED, shared) if shared is not None else None
     made = repair(got.found, screen=screen, seed=seed)
-    harmed = None
+    harmed = hidden = None
     if shared is not None:
-        judge = Judge(CONFIRMED, shared)
+        judge = confirming(shared.sound, shared, seed)
         made = confirm(made, judge, seed)
         if made.winner is not None and best is not None:
             worse = made.winner.flipped_verdicts or ()
             harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[best[name]])
+            before = judge.known(got.found.bench.model, ("*",))
+            hidden = tuple(name for name in best if RANK[best[name]] < RANK[before[name]])
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
         cause_first=got.first_right, all_named=got.all_right, mended=won is not None,
         repair=" and ".join(edit.said for edit in won.edits) if won else "",
         repaired_tokens=won.case_tokens_after if won else 0.0,
-        flipped=won.flipped_verdicts if won else None, harmed=harmed,
+        flipped=won.flipped_verdicts if won else None, harmed=harmed, hidden=hidden,
         seconds=round(time.perf_counter() - start, 1),
     )  # fmt: skip
 
@@ -284,7 +300,7 @@ def run(
         row = _read(path)
         if row is None:
             if shared is not None and best is None:
-                best = Judge(CONFIRMED, shared).outcomes(model, ("*",))
+                best = confirming(model, shared, seed).outcomes(model, ("*",))
             row = row_of(one, seed, shared=shared, sound=sound, best=best)
             if path is not None:
                 make_folder(path.parent)
@@ -311,6 +327,7 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
     counted = [row for row in rows if not row.skipped]
     confirmed = [row for row in counted if row.mended and row.flipped is not None]
     repaired = [row for row in confirmed if not row.flipped]
+    known = [r for r in confirmed if r.hidden is not None]
     unharmed = [r for r in confirmed if not (r.flipped if r.harmed is None else r.harmed)]
     count = len(counted)
 
@@ -335,6 +352,10 @@ def summary(rows: Sequence[Row], model: str, seed: int) -> dict[str, Any]:
                 "mended, no verdict worse": share(len(repaired)),
                 "mended, no verdict worse than the sound model's": share(len(unharmed)),
             } if judged else {}),
+            **({
+                "no verdict worse with the sound model in its place":
+                    share(sum(not r.hidden for r in known)),
+            } if judged and known and len(known) == len(confirmed) else {}),
         },
         "not_counted": [{"name": r.name, "reason": r.skipped} for r in rows if r.skipped],
         "rows": [asdict(row) for row in rows],

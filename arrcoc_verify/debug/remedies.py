@@ -7,15 +7,22 @@ from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.embedding import written
+from arrcoc_verify.debug.likeness import nearest
 from arrcoc_verify.debug.patching import PatchEdit
 from arrcoc_verify.debug.upstream import wordings_of
-from arrcoc_verify.model import Site
+from arrcoc_verify.model import SCORERS, Site
 
 Candidate = tuple[PatchEdit, ...]
 """Edits that are made together: one for each cause."""
 
 GAINS = (1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """By how much a region's own claim on the budget is raised, until it suffices."""
+
+SHARES = (0.25, 0.5, 1.0, 2.0)
+"""Of a map's maximum, that are added to a region's patches where no gain suffices."""
+
+MAPS = (*SCORERS, "relevance", "demand", "tokens")
+"""Roles of the maps of the path, in the order of data."""
 
 MOST_EMBEDDINGS = 3
 
@@ -119,3 +126,44 @@ def raised(site: str, gain: float, cells: Tensor) -> PatchEdit:
         said=f"{site} times {gain:g} in {int(cells.sum())} patches",
         tensors={"gain": one, "bias": torch.zeros_like(one), "mask": cells.double()},
     )  # fmt: skip
+
+
+def of_likeness(found: Diagnosis) -> list[Candidate]:
+    """Return edits of maps where patches look like the region's: narrow, and wherever they lie.
+
+    What is at fault stays so for others, so these are for cases whose wider repairs make some
+    verdict worse.
+    """
+    bench, roles = found.bench, {part.role for part in found.parts}
+    own = [role for role in MAPS if role in roles] if len(roles) == 1 else []
+    late = "demand" if bench.writable("demand") is not None else "relevance"
+    made: list[Candidate] = []
+    for role in dict.fromkeys((*own, late)):
+        target, needed = bench.writable(role), _needed(bench, found.failure.goal, role)
+        near = nearest(bench, role)
+        if target is None or needed is None or near is None:
+            continue
+        site, prototypes, reach = near
+        gain, bias = (torch.tensor(value, dtype=torch.float64) for value in needed)
+        said = f"times {needed[0]:g}" if needed[1] == 0 else f"plus {needed[1]:.3g}"
+        edit = PatchEdit(
+            kind="alike", target=target.name, words={"inputs": site.name},
+            tensors={"prototypes": prototypes, "reach": reach, "gain": gain, "bias": bias},
+            said=f"{target.name} {said} where {site.name} is like the region's",
+        )  # fmt: skip
+        made.append((edit,))
+    return made
+
+
+def _needed(bench: Bench, goal: Goal, role: str) -> tuple[float, float] | None:
+    """Return the least gain, or bias, of a map in the region that mends the case."""
+    values = bench.map(bench.clean, role)
+    if bench.writable(role) is None or values is None:
+        return None
+    inside, top = bench.case.cells[None], float(values.abs().max())
+    gains = [gain**goal.sign for gain in GAINS]
+    for gain, bias in [(g, 0.0) for g in gains] + [(1.0, goal.sign * s * top) for s in SHARES]:
+        edit = bench.write_map(role, torch.where(inside, values * gain + bias, values))
+        if bool(goal.met(bench.tokens(bench.after([edit], bench.clean)))[0]):
+            return gain, bias
+    return None

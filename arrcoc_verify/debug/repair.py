@@ -31,6 +31,9 @@ from arrcoc_verify.verdict import STAGES
 SIMILAR_ROLE = "train"
 CONFIRM_ROLE = "repair-confirm"
 
+MARGIN = 0.1
+"""Share of the tokens that may move in pictures whose own region already gets what it should."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tried:
@@ -47,6 +50,8 @@ class Tried:
         gained_verdicts: claims whose verdict got better; None when not run.
         screened: on which claims, in words.
         keeps_total: the sum of tokens stays what the model declares, where it declares one.
+        where_right: `collateral` of the pictures whose own region got what it should before; None
+            where there is no such picture.
     """
 
     edits: tuple[PatchEdit, ...]
@@ -59,6 +64,12 @@ class Tried:
     gained_verdicts: tuple[str, ...] | None = None
     screened: str = ""
     keeps_total: bool = True
+    where_right: float | None = None
+
+    @property
+    def within(self) -> bool:
+        """Whether allocation where it was right moves no more than `MARGIN`."""
+        return self.where_right is None or self.where_right <= MARGIN
 
     @property
     def numbers(self) -> int:
@@ -83,6 +94,8 @@ class Tried:
             "flipped_verdicts": flipped,
             "gained_verdicts": gained,
             "collateral": self.collateral,
+            "collateral_where_right": self.where_right,
+            "within_margin": self.within,
             "keeps_total": self.keeps_total,
             "screened": self.screened,
         }
@@ -125,12 +138,14 @@ Screen = Callable[[Model, Model, Sequence[str]], tuple[tuple[str, ...], tuple[st
 """Sound or broken model, repaired model, claim patterns -> (verdicts that got worse, better)."""
 
 
-def similar_donors(model: Model, role: str = SIMILAR_ROLE, seed: int = 0) -> Donors:
+def similar_donors(
+    model: Model, role: str = SIMILAR_ROLE, seed: int = 0, *, boxed: bool = False
+) -> Donors:
     """Return scenes of a role that nothing of the diagnosis was fitted on."""
     made = scenes(
         role, grid=model.declaration.grid, size=scene_size(model), per_cluster=2, seed=seed
     )
-    return make_donors(model, made)
+    return make_donors(model, made, boxed=boxed)
 
 
 def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Tried | None:
@@ -148,6 +163,7 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
         edits=edits, case_tokens_before=bench.before, case_tokens_after=after,
         mends=bool(goal.met(torch.tensor([after]))[0]), similar=_mended(apart, others, goal),
         collateral=moved(apart, others), keeps_total=_keeps_total(mended, others),
+        where_right=_moved_where_right(apart, others, goal),
     )  # fmt: skip
 
 
@@ -189,12 +205,21 @@ def _mended(before: Donors, after: Donors, goal: Goal) -> tuple[int, int, int]:
 
 def moved(before: Donors, after: Donors) -> float:
     """Return the mean change of tokens, half its L1 norm as a share of what was spent before."""
+    return float(_moves(before, after).mean())
+
+
+def _moves(before: Donors, after: Donors) -> torch.Tensor:
     old, new = (one.run.allocation.tokens for one in (before, after))
-    return float(((new - old).abs().sum(1) / old.sum(1).clamp(min=1e-9)).mean() / 2)
+    return (new - old).abs().sum(1) / old.sum(1).clamp(min=1e-9) / 2
+
+
+def _moved_where_right(before: Donors, after: Donors, goal: Goal) -> float | None:
+    right = goal.met(before.tokens)
+    return float(_moves(before, after)[right].mean()) if bool(right.any()) else None
 
 
 def repair(
-    found: Diagnosis, *, screen: Screen | None = None, most: int = 8, seed: int = 0
+    found: Diagnosis, *, screen: Screen | None = None, most: int = 5, seed: int = 0
 ) -> Repair:
     """Return the smallest edits that mend a diagnosed case, and what they do to all else.
 
@@ -207,7 +232,7 @@ def repair(
     made = Repair(diagnosis=found)
     if found.failure.answer != "yes" or not found.causes:
         return made
-    apart = similar_donors(found.bench.model, SIMILAR_ROLE, seed)
+    apart = similar_donors(found.bench.model, SIMILAR_ROLE, seed, boxed=found.case.boxed)
     rows: list[Tried] = []
     for group in propose(found):
         rows += [one for edits in group if (one := tried(found, edits, apart)) is not None]
@@ -217,7 +242,7 @@ def repair(
     made.tried = rows
     model = found.bench.model
     patterns = _dependent(found)
-    mending = _varied([row for row in rows if row.mends])[:most]
+    mending = _varied([row for row in rows if row.mends], most)
     for place, row in enumerate(mending):
         if screen is not None and len(mending) > 1:
             worse, better = screen(model, applied(model, row.edits), patterns)
@@ -225,7 +250,7 @@ def repair(
                 row, flipped_verdicts=worse, gained_verdicts=better, screened=", ".join(patterns)
             )
             rows[rows.index(row)] = row = screened
-        if not row.flipped_verdicts:
+        if not row.flipped_verdicts and row.within:
             made.winner = row
             break
         if place == 0 or made.winner is None or _harm(row) < _harm(made.winner):
@@ -233,8 +258,11 @@ def repair(
     return made
 
 
-def _varied(rows: Sequence[Tried]) -> list[Tried]:
-    """Return the best of each sort of edit, then the second best: alike edits fare alike."""
+def _varied(rows: Sequence[Tried], most: int) -> list[Tried]:
+    """Return the best of each sort of edit, then the second best: alike edits fare alike.
+
+    The last is the one that moves least elsewhere, so that it is among them.
+    """
     seen: Counter[tuple[tuple[str, str, str, bool], ...]] = Counter()
     turns = []
     for row in rows:
@@ -244,11 +272,15 @@ def _varied(rows: Sequence[Tried]) -> list[Tried]:
         )
         turns.append(seen[sort])
         seen[sort] += 1
-    return [rows[k] for k in sorted(range(len(rows)), key=turns.__getitem__)]
+    varied = [rows[k] for k in sorted(range(len(rows)), key=turns.__getitem__)]
+    narrow = min(varied, key=lambda row: row.collateral, default=None)
+    if narrow is None or narrow in varied[:most]:
+        return varied[:most]
+    return [*varied[: most - 1], narrow]
 
 
-def _harm(row: Tried) -> int:
-    return len(row.flipped_verdicts or ())
+def _harm(row: Tried) -> tuple[int, bool]:
+    return len(row.flipped_verdicts or ()), not row.within
 
 
 def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
@@ -274,10 +306,13 @@ def confirm(made: Repair, screen: Screen, seed: int = 0) -> Repair:
     model = made.diagnosis.bench.model
     mended = applied(model, made.winner.edits)
     worse, better = screen(model, mended, ("*",))
-    last = similar_donors(model, CONFIRM_ROLE, seed)
+    found = made.diagnosis
+    last = similar_donors(model, CONFIRM_ROLE, seed, boxed=found.case.boxed)
+    after = _rerun(mended, last)
     made.winner = replace(
         made.winner, flipped_verdicts=worse, gained_verdicts=better, screened="whole suite",
-        collateral=moved(last, _rerun(mended, last)),
+        collateral=moved(last, after),
+        where_right=_moved_where_right(last, after, found.failure.goal),
     )  # fmt: skip
     made.confirmed = (
         f"whole suite: {len(worse)} verdicts got worse, {len(better)} better; on "

@@ -58,11 +58,13 @@ def _again(bench: Bench, goal: Goal, found: Runtime) -> None:
     again = [bench.run_on([case.image], [case.query]) for _ in range(REPEATS)]
     first = bench.clean.allocation.tokens
     same = all(bool((one.allocation.tokens == first).all()) for one in again)
-    if same or not bench.model.declaration.deterministic:
+    if not bench.model.declaration.deterministic:
         return
     runs = [bench.clean, *again]
     tokens = torch.stack([bench.tokens(one)[0] for one in runs])
     found.evidence.append(_evidence(bench, goal, tokens, "the same again", "not_deterministic"))
+    if same:
+        return
     if not bool(goal.met(tokens).any()):
         found.undecided.append(
             "the model is not deterministic: effects below its noise mean nothing"
@@ -88,9 +90,9 @@ def _beside(bench: Bench, goal: Goal, found: Runtime) -> None:
         rows.append(_row(run, row))
         tokens.append(mean_over(run.allocation.tokens, case.cells.expand(len(order), -1))[row])
     beside = torch.stack(tokens)
+    found.evidence.append(_evidence(bench, goal, beside, "beside others", "batch_dependent"))
     if not bool((beside - bench.before).abs().max() > 1.0):
         return
-    found.evidence.append(_evidence(bench, goal, beside, "beside others", "batch_dependent"))
     if not bool(goal.met(beside).any()):
         found.undecided.append("the picture's tokens hang on its neighbours in the batch")
         return

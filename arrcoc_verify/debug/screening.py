@@ -85,13 +85,14 @@ class Judge:
         self, before: Model, after: Model, patterns: Sequence[str]
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the claims whose verdict got worse, and those whose verdict got better."""
-        old, new = self._known(before, tuple(patterns)), self.outcomes(after, patterns)
+        old, new = self.known(before, tuple(patterns)), self.outcomes(after, patterns)
         self.last = new
         worse = tuple(name for name in old if RANK[new[name]] < RANK[old[name]])
         better = tuple(name for name in old if RANK[new[name]] > RANK[old[name]])
         return worse, better
 
-    def _known(self, model: Model, patterns: tuple[str, ...]) -> Outcomes:
+    def known(self, model: Model, patterns: tuple[str, ...]) -> Outcomes:
+        """Return the outcome of each claim, judged once for a model."""
         for known, asked, outcomes in self._kept:
             if known is model and asked == patterns:
                 return outcomes

@@ -125,6 +125,25 @@ def paths(bench: Bench) -> list[dict[str, Any]]:
     return made
 
 
+def levers(bench: Bench) -> list[dict[str, Any]]:
+    """Return what the region gets with each tension at either end of its range, others held."""
+    site, found = bench.writable("tensions"), bench.vector(bench.clean, "tensions")
+    if site is None or found is None:
+        return []
+    columns = channels(bench.model, "tensions", TENSIONS, found.shape[1])
+    names = columns or {f"channel {k}": k for k in range(found.shape[1])}
+    made = []
+    for name, place in names.items():
+        row: dict[str, Any] = {"tension": name, "now": float(found[0, place])}
+        for end, value in zip(("low", "high"), bench.model.declaration.tension_range, strict=True):
+            moved = found.clone()
+            moved[:, place] = value
+            edit = bench.write_vector("tensions", moved)
+            row[end] = float(bench.tokens(bench.after([edit], bench.clean))[0])
+        made.append(row)
+    return made
+
+
 def features(bench: Bench, goal: Goal) -> list[dict[str, Any]]:
     """Return, for each vector site, which channels stand off in the region, and what they do.
 

@@ -129,9 +129,12 @@ def triage(
         raise BadTable("wanted at least one case to sort, got none")
     sign = expected.sign if expected is not None else 1
     tokens = torch.tensor([Bench(model, case, no_donors()).before for case in cases]) * sign
-    donors = make_donors(model, donor_scenes(model, seed))
-    worst = tokens.argsort(stable=True)[:most].tolist()
-    found = [debug(model, cases[i], expected, donors=donors, seed=seed) for i in worst]
+    worst = [cases[i] for i in tokens.argsort(stable=True)[:most].tolist()]
+    elsewhere = donor_scenes(model, seed)
+    donors = {
+        boxed: make_donors(model, elsewhere, boxed=boxed) for boxed in {one.boxed for one in worst}
+    }
+    found = [debug(model, one, expected, donors=donors[one.boxed], seed=seed) for one in worst]
     names = [_name(one) for one in found]
     counts = Counter(names).most_common()
     order = [name for name, _ in counts]

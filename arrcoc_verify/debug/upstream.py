@@ -179,6 +179,16 @@ def of_queries(bench: Bench, goal: Goal, other: str = "") -> Upstream:
                 basis="query", part="query", n=len(texts),
             )
         )  # fmt: skip
+        if other:
+            at = texts.index(other)
+            found.evidence.append(
+                Evidence(
+                    experiment=f"asked {other!r} in its place", code="query_mismatch",
+                    effect=float(change[at]), interval=(float(change[at]),) * 2,
+                    tokens=float(free[at]), restores="yes" if ok[at] else "no", basis="query",
+                    part="query against",
+                )
+            )  # fmt: skip
         if ok.any():
             good = texts[int(np.flatnonzero(ok)[0])]
             found.code, found.detail = "query_mismatch", f"asked as {good!r} the region gets them"

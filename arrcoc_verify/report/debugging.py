@@ -95,7 +95,8 @@ def render(contents: Sequence[CaseContent], title: str) -> str:
     """Return the page of some cases."""
     groups: dict[str, int] = {}
     for one in contents:
-        name = one.data.get("cause") or ("none" if one.data["failure"] == "no" else "undecided")
+        name = " + ".join(cause["cause"] for cause in one.data["causes"])
+        name = name or ("no failure" if one.data["failure"] == "no" else "undecided")
         groups[name] = groups.get(name, 0) + 1
     return page_of(
         "debug.html.j2", title=title, cases=[_view(one) for one in contents],

@@ -5,7 +5,16 @@ import pytest
 import torch
 from PIL import Image
 
-from arrcoc_verify.debug.case import Goal, make_case, parse_goal, region_cells
+from arrcoc_verify.debug.bench import donor_scenes, make_donors
+from arrcoc_verify.debug.case import (
+    Goal,
+    make_case,
+    most_for,
+    parse_goal,
+    read_mask,
+    region_cells,
+    require_reachable,
+)
 from arrcoc_verify.errors import BadConfig, BadRegion
 from arrcoc_verify.scenes.scene import Region
 
@@ -89,3 +98,44 @@ def test_a_mask_of_another_size_is_refused(sound, grey):
 def test_region_and_mask_together_are_refused(sound, grey):
     with pytest.raises(BadRegion, match="got both"):
         make_case(sound, grey, "find it", "0,0,9,9", mask=np.ones((64, 64), dtype=bool))
+
+
+def test_a_box_is_compared_with_boxes(sound, grey, donors):
+    masked = np.zeros((64, 64), dtype=bool)
+    masked[:8, :8] = True
+    found = donor_scenes(sound)[:4]
+    boxes = make_donors(sound, found, boxed=True)
+    wanted = [region_cells(Region(box=s.target.box), (16, 16), s.image.size) for s in found]
+
+    assert make_case(sound, grey, "find it", "0,0,8,8").boxed
+    assert not make_case(sound, grey, "find it", mask=masked).boxed
+    assert torch.equal(torch.stack(wanted), boxes.cells)
+    assert bool((boxes.cells | ~donors.cells[:4]).all())
+    assert bool((boxes.cells & ~donors.cells[:4]).any())
+
+
+def test_a_mask_with_alpha_is_what_is_opaque(tmp_path):
+    pixels = np.zeros((4, 4, 4), dtype=np.uint8)  # black throughout
+    pixels[1, 2, 3] = 255
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "mask.png")
+    light = np.full((4, 4), 255, dtype=np.uint8)
+    light[0] = 0
+    Image.fromarray(light).convert("RGBA").save(tmp_path / "light.png")
+
+    assert [(1, 2)] == [tuple(at) for at in np.argwhere(read_mask(tmp_path / "mask.png"))]
+    assert np.array_equal(light > 0, read_mask(tmp_path / "light.png"))
+
+
+def test_a_region_that_the_whole_budget_cannot_serve_is_refused(sound, grey):
+    declared = sound.declaration
+    low, high = declared.lod
+    whole = make_case(sound, grey, "find it", "0,0,64,64")
+    small = make_case(sound, grey, "find it", "0,0,8,8")
+    mean = declared.total / declared.patches
+
+    assert most_for(sound, whole) == pytest.approx(mean)
+    assert most_for(sound, small) == high
+    require_reachable(Goal(tokens=high), sound, small)
+    require_reachable(Goal(tokens=low, sign=-1), sound, whole)
+    with pytest.raises(BadConfig, match="256 of 256 patches"):
+        require_reachable(Goal(tokens=mean + 1), sound, whole)

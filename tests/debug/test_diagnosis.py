@@ -116,6 +116,47 @@ def test_too_many_tokens_can_be_debugged_too(sound, cases, donors):
     assert "attending" == found.stage
 
 
+def test_too_many_tokens_are_not_laid_to_competitors(sound, cases, donors):
+    found = debug(sound, cases[0], Goal(tokens=100, sign=-1), donors=donors)
+
+    assert "yes" == found.failure.answer
+    assert "budget_competition" not in {cause.code for cause in found.causes}
+
+
+def test_what_mends_together_with_another_is_not_ruled_out(sound):
+    (planted,) = plant(sound, names=["query-severed"])
+    found = diagnose(planted).found
+    shown = [one for one in found.evidence if one.code == "query_mismatch"]
+
+    assert ["query_mismatch"] == [cause.code for cause in found.causes]
+    assert any(one.restores == "yes" for one in shown)
+    assert not {part.code for part in found.parts} & set(found.ruled_out)
+
+
+def test_runs_that_agree_are_evidence_too(sound):
+    (planted,) = plant(sound, names=["tension-down"])
+    found = diagnose(planted).found
+
+    assert {"not_deterministic", "batch_dependent", "budget_competition"} <= {
+        one.code for one in found.evidence
+    }
+    assert {"not_deterministic", "batch_dependent"} <= set(found.ruled_out)
+
+
+def test_each_tension_is_moved_to_both_its_ends(sound, cases, donors):
+    case = cases[0]
+    found = debug(sound, case, Goal(tokens=65), donors=donors)
+    (focus,) = [row for row in found.levers if row["tension"] == "focus"]
+    bench = Bench(sound, case, donors)
+    held = bench.vector(bench.clean, "tensions").clone()
+    held[:, 2] = 1.0
+    wanted = bench.tokens(bench.after([bench.write_vector("tensions", held)], bench.clean))
+
+    assert ["compress", "exploit", "focus"] == [row["tension"] for row in found.levers]
+    assert float(wanted[0]) == focus["high"]
+    assert focus["low"] != focus["high"]
+
+
 def test_the_json_is_plain_and_says_what_was_asked(sound):
     (planted,) = plant(sound, names=["asked-weighs-a-tenth"])
     data = json.loads(json.dumps(diagnose(planted).found.to_json()))

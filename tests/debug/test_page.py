@@ -40,7 +40,7 @@ def test_the_page_alone_names_the_stage_of_a_planted_failure(sound, name):
     assert {STAGE_OF[code] for code in planted.codes} == said
 
 
-@pytest.mark.parametrize("name", ["upside-down", "tension-down", "demand-dim-here"])
+@pytest.mark.parametrize("name", ONE_A_STAGE)
 def test_its_experiments_say_the_same_as_its_verdict(sound, name):
     (planted,) = plant(sound, names=[name])
     page = render([content(diagnose(planted).found, "again")], "a case")

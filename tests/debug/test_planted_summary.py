@@ -21,6 +21,18 @@ def test_a_verdict_that_the_fault_had_hidden_is_worse_but_no_harm():
     assert [one["name"] for one in found["not_counted"]] == ["cheap"]
 
 
+def test_what_the_sound_model_itself_would_have_reached_is_said_where_it_is_known():
+    name = "no verdict worse with the sound model in its place"
+    rows = [
+        row("clean", flipped=(), harmed=(), hidden=()),
+        row("hidden", flipped=("a",), harmed=(), hidden=("a",)),
+    ]
+
+    assert summary(rows, "reference:analytic", 0)["figures"][name]["count"] == 1
+    older = [*rows, row("older", flipped=(), harmed=())]
+    assert name not in summary(older, "reference:analytic", 0)["figures"]
+
+
 def test_without_the_suite_nothing_is_said_of_verdicts():
     found = summary([row("clean")], "reference:analytic", 0)
     assert found["repaired"] is None

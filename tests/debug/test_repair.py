@@ -1,9 +1,13 @@
 """Repairs of planted failures: what they mend, what they leave alone, and how they are kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from arrcoc_verify.debug import derive
+from arrcoc_verify.debug import derive, likeness, remedies
+from arrcoc_verify.debug.bench import Bench
+from arrcoc_verify.debug.diagnosis import no_donors
 from arrcoc_verify.debug.patching import (
     PatchEdit,
     applied,
@@ -15,7 +19,8 @@ from arrcoc_verify.debug.patching import (
     writer,
 )
 from arrcoc_verify.debug.planted import diagnose, plant
-from arrcoc_verify.debug.repair import repair
+from arrcoc_verify.debug.repair import MARGIN, Tried, repair
+from arrcoc_verify.debug.rewrite import with_write
 from arrcoc_verify.errors import BadModel, UnknownName
 from arrcoc_verify.graph import run
 
@@ -151,7 +156,7 @@ def test_edits_of_weights_are_taken_back_to_the_byte():
 
 
 def test_tokens_read_from_demand_and_multiplier_still_follow_the_multiplier(sound, cases):
-    form, names = derive.forms_of(sound, "tokens")[0]
+    form, names = next(row for row in derive.forms_of(sound, "tokens") if row[0] == "product")
     clean = run(sound, [case.image for case in cases], [case.query for case in cases])
     read = [clean[name] for name in names]
     line = {"weight": torch.ones(1).double(), "bias": torch.tensor(0.0).double()}
@@ -163,8 +168,67 @@ def test_tokens_read_from_demand_and_multiplier_still_follow_the_multiplier(soun
         tensors={**line, "x": knots, "y": low + (high - low) * knots},
     )  # fmt: skip
 
-    assert form == "product"
     product = derive.read_columns(sound, form, names, read)[..., 0]
     share = product.clamp(0, 1)
     got = tokens(applied(sound, [edit]), cases).double()
     torch.testing.assert_close(got, (low + (high - low) * share).round(), atol=1, rtol=0)
+
+
+@pytest.mark.parametrize("form", ["level", "product"])
+def test_tokens_written_anew_as_the_allocator_states_them_are_its_own(sound, cases, form):
+    names = dict(derive.forms_of(sound, "tokens"))[form]
+    edit = PatchEdit(
+        kind="derive", target=sound.role("tokens").name,
+        words={"form": form, "inputs": "|".join(names)},
+        tensors=derive.plain(form, sound.declaration.lod),
+    )  # fmt: skip
+    capped = with_write(sound, sound.role("tokens").name, lambda t: t.clamp(max=100))
+
+    assert not torch.equal(tokens(sound, cases), tokens(capped, cases))
+    assert torch.equal(tokens(sound, cases), tokens(applied(capped, [edit]), cases))
+
+
+def test_an_edit_by_likeness_acts_in_full_near_its_prototypes_and_not_beyond_its_reach(sound):
+    features, demand = sound.site("knowing.query_features"), sound.role("demand")
+    count = sound.declaration.patches
+    vectors = torch.zeros(1, count, 2).double()
+    vectors[0, :4, 0] = torch.tensor([0.0, 0.5, 0.75, 1.0]).double()  # distances from (0, 0)
+    vectors[0, 4:] = 9.0
+    numbers = {
+        "prototypes": torch.zeros(1, 2).double(), "reach": torch.tensor(1.0).double(),
+        "gain": torch.tensor(3.0).double(), "bias": torch.tensor(0.0).double(),
+    }  # fmt: skip
+    write = likeness.writer(sound, demand, {"inputs": features.name}, numbers)
+    result = vectors if features.at.key is None else {features.at.key: vectors}
+    made = write(torch.ones(1, count).double(), result)
+
+    wanted = torch.ones(count).double()
+    wanted[:3] = torch.tensor([3.0, 3.0, 2.0]).double()
+    torch.testing.assert_close(made[0], wanted)
+
+
+def test_an_edit_by_likeness_is_kept_and_mends_its_case(tmp_path, dim_demand):
+    ((edit,), *_) = remedies.of_likeness(dim_demand)
+    save_patch(tmp_path / "repair.safetensors", [edit], {})
+    edits, _ = load_patch(tmp_path / "repair.safetensors")
+    mended = Bench(applied(dim_demand.bench.model, edits), dim_demand.case, no_donors())
+
+    assert edit.kind == "alike"
+    assert mended.before >= dim_demand.failure.goal.tokens
+
+
+def test_the_edit_that_moves_least_elsewhere_is_always_screened(dim_demand):
+    made = repair(dim_demand, screen=lambda broken, mended, patterns: (("a claim",), ()), most=2)
+    mending = [row for row in made.tried if row.mends]
+    screened = [row for row in mending if row.flipped_verdicts is not None]
+
+    assert len(mending) > 2 == len(screened)
+    assert min(row.collateral for row in mending) in [row.collateral for row in screened]
+
+
+def test_an_edit_that_moves_what_was_right_is_beyond_the_margin():
+    row = Tried(edits=(), case_tokens_before=1.0, case_tokens_after=2.0, mends=True)
+
+    assert row.within
+    assert replace(row, where_right=MARGIN).within
+    assert not replace(row, where_right=MARGIN + 1e-9).within

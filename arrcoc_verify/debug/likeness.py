@@ -1,0 +1,74 @@
+"""Which patches look like the region's, by the vectors that the model has of them.
+
+An edit that acts there only mends the case and its likes, and leaves all else as it is.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arrcoc_verify.debug import derive
+from arrcoc_verify.debug.bench import Bench, native
+from arrcoc_verify.model import Model, Site, patches_last
+
+PLACES = {"image", "patch", "row", "column"}
+
+NEAR = 0.01
+"""Share of other patches, in the case and in donors, that an edit reaches at all."""
+
+
+def nearest(bench: Bench, role: str) -> tuple[Site, Tensor, Tensor] | None:
+    """Return the site whose vectors tell the region best, its vectors there, and how far it goes.
+
+    Returns:
+        The site, `[patch, channel]`, and the distance within which `NEAR` of the others lie.
+    """
+    target, best = bench.model.role(role), None
+    if target is None:
+        return None
+    order = [step.name for step in bench.model.steps]
+    earlier = order[: order.index(target.at.step)]
+    for site in bench.model.sites.values():
+        if not derive.readable(site) or site.at.step not in earlier:
+            continue
+        if not site.per_patch or set(site.axes) - PLACES != {"channel"}:
+            continue
+        case = patches_last(bench.clean[site.name], site, bench.grid).double()[0]
+        inside = bench.case.cells
+        others = [case[~inside]]
+        if bench.donors.scenes:
+            there = patches_last(bench.donors.run[site.name], site, bench.grid).double()
+            others.append(there.flatten(0, 1))
+        apart = _distance(torch.cat(others), case[inside])
+        scale = float(apart.median())
+        reach = apart.quantile(NEAR)
+        if float(reach) <= 0 or scale <= 0:
+            continue
+        if best is None or float(reach) / scale > best[0]:
+            best = (float(reach) / scale, (site, case[inside], reach))
+    return None if best is None else best[1]
+
+
+def _distance(vectors: Tensor, prototypes: Tensor) -> Tensor:
+    """Return how far each vector lies from the nearest prototype, `[..., channel]` to `[...]`."""
+    flat = torch.cdist(vectors.flatten(0, -2), prototypes).amin(1)
+    return flat.reshape(vectors.shape[:-1])
+
+
+def writer(
+    model: Model, target: Site, words: Mapping[str, str], t: Mapping[str, Tensor]
+) -> Callable[..., Tensor]:
+    """Return the function that edits a map from the result of the step that has the vectors."""
+    names = [words["inputs"]]
+
+    def write(old: Tensor, *values: Any) -> Tensor:
+        vectors = derive.columns(model, "vector", names, values)
+        gate = (2 - 2 * _distance(vectors, t["prototypes"]) / t["reach"]).clamp(0, 1)
+        flat = patches_last(old, target, model.declaration.grid).double()
+        flat = flat[..., 0] if flat.ndim == 3 else flat
+        made = flat + gate * (flat * (t["gain"] - 1) + t["bias"])
+        return native(made, target, old, model.declaration.grid)
+
+    return write
