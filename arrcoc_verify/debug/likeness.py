@@ -51,6 +51,17 @@ def nearest(bench: Bench, role: str) -> tuple[Site, Tensor, Tensor] | None:
     return None if best is None else best[1]
 
 
+def gate(vectors: Tensor, prototypes: Tensor, reach: Tensor) -> Tensor:
+    """Return how far an edit acts on each vector: 1 within half the reach, 0 beyond it.
+
+    Args:
+        vectors: `[..., channel]`.
+        prototypes: `[patch, channel]`.
+        reach: distance from the nearest prototype.
+    """
+    return (2 - 2 * _distance(vectors, prototypes) / reach).clamp(0, 1)
+
+
 def _distance(vectors: Tensor, prototypes: Tensor) -> Tensor:
     """Return how far each vector lies from the nearest prototype, `[..., channel]` to `[...]`."""
     flat = torch.cdist(vectors.flatten(0, -2), prototypes).amin(1)
@@ -65,10 +76,10 @@ def writer(
 
     def write(old: Tensor, *values: Any) -> Tensor:
         vectors = derive.columns(model, "vector", names, values)
-        gate = (2 - 2 * _distance(vectors, t["prototypes"]) / t["reach"]).clamp(0, 1)
+        near = gate(vectors, t["prototypes"], t["reach"])
         flat = patches_last(old, target, model.declaration.grid).double()
         flat = flat[..., 0] if flat.ndim == 3 else flat
-        made = flat + gate * (flat * (t["gain"] - 1) + t["bias"])
+        made = flat + near * (flat * (t["gain"] - 1) + t["bias"])
         return native(made, target, old, model.declaration.grid)
 
     return write

@@ -7,10 +7,10 @@ from arrcoc_verify.debug.bench import Bench
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.embedding import written
-from arrcoc_verify.debug.likeness import nearest
+from arrcoc_verify.debug.likeness import gate, nearest
 from arrcoc_verify.debug.patching import PatchEdit
 from arrcoc_verify.debug.upstream import wordings_of
-from arrcoc_verify.model import SCORERS, Site
+from arrcoc_verify.model import SCORERS, Site, patches_last
 
 Candidate = tuple[PatchEdit, ...]
 """Edits that are made together: one for each cause."""
@@ -137,33 +137,37 @@ def of_likeness(found: Diagnosis) -> list[Candidate]:
     bench, roles = found.bench, {part.role for part in found.parts}
     own = [role for role in MAPS if role in roles] if len(roles) == 1 else []
     late = "demand" if bench.writable("demand") is not None else "relevance"
-    made: list[Candidate] = []
-    for role in dict.fromkeys((*own, late)):
-        target, needed = bench.writable(role), _needed(bench, found.failure.goal, role)
-        near = nearest(bench, role)
-        if target is None or needed is None or near is None:
-            continue
-        site, prototypes, reach = near
-        gain, bias = (torch.tensor(value, dtype=torch.float64) for value in needed)
-        said = f"times {needed[0]:g}" if needed[1] == 0 else f"plus {needed[1]:.3g}"
-        edit = PatchEdit(
-            kind="alike", target=target.name, words={"inputs": site.name},
-            tensors={"prototypes": prototypes, "reach": reach, "gain": gain, "bias": bias},
-            said=f"{target.name} {said} where {site.name} is like the region's",
-        )  # fmt: skip
-        made.append((edit,))
-    return made
+    made = [_alike(bench, found.failure.goal, role) for role in dict.fromkeys((*own, late))]
+    return [(edit,) for edit in made if edit is not None]
 
 
-def _needed(bench: Bench, goal: Goal, role: str) -> tuple[float, float] | None:
-    """Return the least gain, or bias, of a map in the region that mends the case."""
+def _alike(bench: Bench, goal: Goal, role: str) -> PatchEdit | None:
+    target, near = bench.writable(role), nearest(bench, role)
+    if target is None or near is None:
+        return None
+    site, prototypes, reach = near
+    vectors = patches_last(bench.clean[site.name], site, bench.grid).double()
+    needed = _needed(bench, goal, role, gate(vectors, prototypes, reach))
+    if needed is None:
+        return None
+    gain, bias = (torch.tensor(value, dtype=torch.float64) for value in needed)
+    said = f"times {needed[0]:g}" if needed[1] == 0 else f"plus {needed[1]:.3g}"
+    return PatchEdit(
+        kind="alike", target=target.name, words={"inputs": site.name},
+        tensors={"prototypes": prototypes, "reach": reach, "gain": gain, "bias": bias},
+        said=f"{target.name} {said} where {site.name} is like the region's",
+    )  # fmt: skip
+
+
+def _needed(bench: Bench, goal: Goal, role: str, near: Tensor) -> tuple[float, float] | None:
+    """Return the least gain, or bias, of a map that mends the case where `near`, `[1, patch]`."""
     values = bench.map(bench.clean, role)
     if bench.writable(role) is None or values is None:
         return None
-    inside, top = bench.case.cells[None], float(values.abs().max())
+    top = float(values.abs().max())
     gains = [gain**goal.sign for gain in GAINS]
     for gain, bias in [(g, 0.0) for g in gains] + [(1.0, goal.sign * s * top) for s in SHARES]:
-        edit = bench.write_map(role, torch.where(inside, values * gain + bias, values))
+        edit = bench.write_map(role, values + near * (values * (gain - 1) + bias))
         if bool(goal.met(bench.tokens(bench.after([edit], bench.clean)))[0]):
             return gain, bias
     return None
