@@ -360,7 +360,7 @@ def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | N
     from arrcoc_verify.debug.bench import Bench
     from arrcoc_verify.debug.case import parse_goal
     from arrcoc_verify.debug.diagnosis import no_donors
-    from arrcoc_verify.debug.patching import applied, load_patch, weights_edited
+    from arrcoc_verify.debug.patching import applied, load_patch
 
     if given.get("patch") is not None:
         raise UsageError("wanted --apply or --save, got both: a saved repair is not made again")
@@ -376,9 +376,7 @@ def apply(given: Mapping[str, Any], patch: Path, asked: Asked, *, json: Path | N
     case = case_of(model, asked)
     _made_for(record, case)
     before = Bench(model, case, no_donors())
-    with weights_edited(model, edits):
-        after = Bench(applied(model, edits), case, no_donors())
-        tokens = after.before
+    tokens = Bench(applied(model, edits), case, no_donors()).before
     again = Bench(model, case, no_donors())
     same = bool((again.clean.allocation.tokens == before.clean.allocation.tokens).all())
     line(f"repair of {record.get('model')}: {', '.join(edit.said for edit in edits)}")

@@ -15,6 +15,7 @@ from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.parts import Part, View
 from arrcoc_verify.debug.patching import PatchEdit, applied
 from arrcoc_verify.debug.remedies import Candidate
+from arrcoc_verify.debug.weights import of_weights
 from arrcoc_verify.errors import ArrcocError
 from arrcoc_verify.model import patches_last
 
@@ -140,7 +141,8 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
         return made
     rank_ones = _rank_ones(found, part)
     here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
-    return [*made, *rank_ones, *here, *_powers(found, part), *_demanded(found, part)]
+    weights = of_weights(found, part)
+    return [*made, *rank_ones, *weights, *here, *_powers(found, part), *_demanded(found, part)]
 
 
 def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:

@@ -22,7 +22,7 @@ from arrcoc_verify.debug.bench import native
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
-from arrcoc_verify.model import Model, Site, along_channel, patches_last, spread
+from arrcoc_verify.model import Model, Site, Step, along_channel, patches_last, spread
 from arrcoc_verify.reference.allocator import whole_tokens
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
@@ -63,7 +63,9 @@ class PatchEdit:
 
 
 def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
-    """Return the model with edits of sites, pictures and queries; the given one is unchanged.
+    """Return the model with edits of sites, pictures, queries and weights.
+
+    The given one is unchanged: a weight is edited while a step runs, and put back to the byte.
 
     Raises:
         UnknownName: an edit's target does not exist.
@@ -80,13 +82,31 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
             writes = derive.writer if edit.kind == "derive" else likeness.writer
             write = _inside(writes(model, site, edit.words, edit.tensors), site, model, edit)
             made = with_write(made, edit.target, write, *derive.sources(model, names))
-        elif edit.kind != "weight":
+        elif edit.kind == "weight":
+            made = _with_weight(made, edit)
+        else:
             site = model.site(edit.target)
             made = with_write(made, edit.target, _inside(writer(edit, site), site, model, edit))
     if made is model:
         return model
     digest = hashlib.sha256((model.digest + fingerprint(edits)).encode()).hexdigest()
     return replace(made, name=f"{model.name} repaired", digest=f"sha256:{digest}")
+
+
+def _with_weight(model: Model, edit: PatchEdit) -> Model:
+    """Return the model with a weight edited in the step that is named, or in every step."""
+    named_weight(model, edit.target)
+    only = edit.words.get("step")
+
+    def edited(step: Step) -> Step:
+        def run(*values: Any) -> Any:
+            with weights_edited(model, [edit]):
+                return step.run(*values)
+
+        return replace(step, run=run)
+
+    steps = [edited(one) if only in (None, one.name) else one for one in model.steps]
+    return replace(model, steps=tuple(steps))
 
 
 def _inside(
