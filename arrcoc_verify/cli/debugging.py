@@ -249,7 +249,7 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Find, try and confirm the smallest edits that mend a case; 0 when one is confirmed."""
     from arrcoc_verify.debug import patching
     from arrcoc_verify.debug import repair as repairing
-    from arrcoc_verify.debug.screening import CONFIRMED, SCREENED, Judge, Shared
+    from arrcoc_verify.debug.screening import CONFIRMED, Judge, Shared, screening
 
     patch = given.get("patch")
     _writable(given.get("out"))
@@ -267,7 +267,7 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     if suite:
         warn("screening repairs on the claims that depend on them; this takes minutes")
     shared = Shared(found.bench.model, seed) if suite else None
-    screen = Judge(SCREENED, shared) if shared is not None else None
+    screen = screening(shared) if shared is not None else None
     made = repairing.repair(found, screen=screen, seed=seed)
     if shared is not None:
         made = repairing.confirm(made, Judge(CONFIRMED, shared), seed)

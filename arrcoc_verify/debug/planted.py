@@ -22,7 +22,14 @@ from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
-from arrcoc_verify.debug.screening import CONFIRMED, RANK, SCREENED, Judge, Outcomes, Shared
+from arrcoc_verify.debug.screening import (
+    CONFIRMED,
+    RANK,
+    Judge,
+    Outcomes,
+    Shared,
+    screening,
+)
 from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
@@ -254,7 +261,7 @@ def row_of(
     if one.skipped:
         return base
     got = diagnose(one, seed, sound)
-    screen = Judge(SCREENED, shared) if shared is not None else None
+    screen = screening(shared) if shared is not None else None
     made = repair(got.found, screen=screen, seed=seed)
     harmed = hidden = None
     if shared is not None:

@@ -5,7 +5,6 @@ sound model: what lies before them is run once and shared.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 
 from arrcoc_verify import suite
@@ -17,8 +16,11 @@ from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.trial import Settings, try_model
 from arrcoc_verify.verdict import Outcome
 
-SCREENED = ("select", "train")
+SCREENED = ("select", "train", "donor")
 """Roles on which candidates are screened."""
+
+SCREENING_ALPHA = 0.1
+"""Family-wise error of screening: on so few scenes nothing is decided at the level of a suite."""
 
 CONFIRMED = ("assert", "repair-confirm")
 """Roles on which the winner is confirmed; no part of a diagnosis or repair looks at them."""
@@ -65,6 +67,11 @@ class Shared:
 _LAST = 3
 
 
+def screening(shared: Shared) -> "Judge":
+    """Return the judge that candidates are screened by."""
+    return Judge(SCREENED, shared, alpha=SCREENING_ALPHA)
+
+
 class Judge:
     """Judges models on scenes of some roles, each model once for each set of claims.
 
@@ -72,12 +79,17 @@ class Judge:
         roles: of the scenes that verdicts rest on.
         shared: what is not run again for every model.
         without: photographs that are left out, such as the case's own.
+        alpha: family-wise error of the verdicts.
         last: outcomes of the model that was judged last, by claim.
     """
 
-    def __init__(self, roles: Sequence[str], shared: Shared, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, roles: Sequence[str], shared: Shared, without: Sequence[str] = (), *,
+        alpha: float = Settings.alpha,
+    ) -> None:  # fmt: skip
         """Take the roles of the scenes, and what is shared with other judges."""
         self.last: Outcomes = {}
+        self.alpha = alpha
         self.roles, self.shared, self.without = tuple(roles), shared, frozenset(without)
         self._kept: list[tuple[Model, tuple[str, ...], Outcomes]] = []
 
@@ -102,7 +114,7 @@ class Judge:
 
     def outcomes(self, model: Model, patterns: Sequence[str]) -> Outcomes:
         """Return the outcome of each claim."""
-        settings = replace(Settings(), seed=self.shared.seed, per_cluster=1)
+        settings = Settings(seed=self.shared.seed, per_cluster=1, alpha=self.alpha)
         asserted = self.shared.lab(model, self._scenes(model, self.roles))
         selected = self.shared.selected(model, self._scenes(model, ("select",)))
         trial = try_model(asserted, selected, suite.select(patterns), suite.GATES, settings)
