@@ -9,6 +9,7 @@ biases that are not subtracted. What cannot be expressed is refused, never appro
 """
 
 import json
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def write_saelens(folder: Path, dictionary: Dictionary) -> None:
     write_text(folder / "cfg.json", json.dumps(config, indent=1) + "\n")
 
 
+_UNREADABLE = (
+    OSError, EOFError, LookupError, ValueError, TypeError, AttributeError, StopIteration,
+    RuntimeError, SafetensorError, pickle.UnpicklingError,
+)  # fmt: skip
+"""What comes of files that are cut off, are no such files, or hold values of another type."""
+
+
 def read_foreign(folder: Path) -> Dictionary:
     """Read a dictionary of SAELens, dictionary_learning or sparsify, whichever lies in a folder.
 
@@ -91,8 +99,11 @@ def read_foreign(folder: Path) -> Dictionary:
         if (folder / name).is_file():
             try:
                 return read(folder)
-            except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-                raise StoreError(f"cannot read {folder / name}: {error!r}") from error
+            except _UNREADABLE as error:
+                raise StoreError(
+                    f"cannot read {folder / name} and its configuration: {error!r}; wanted a "
+                    "folder as its library writes it: fetch or save it again"
+                ) from error
     raise StoreError(f"wanted one of {', '.join(readers)} in {folder}, found none")
 
 
@@ -114,6 +125,7 @@ def read_saelens(folder: Path) -> Dictionary:
     normal = told.get("normalize_activations", "none")
     if normal not in ("none", None):
         raise UsageError(f"{folder} wants activations normalised by {normal!r}: fold that in first")
+    _require_plain(folder, told)
     transcoder = "transcoder" in name
     kind: Any = _SAELENS[name]
     config = DictionaryConfig(
@@ -130,6 +142,23 @@ def read_saelens(folder: Path) -> Dictionary:
     rescaled = bool(told.get("rescale_acts_by_decoder_norm", False))
     subtracted = bool(told.get("apply_b_dec_to_input", not transcoder))
     return _folded(config, state, kept_by_norm=rescaled, centred=subtracted)
+
+
+def _require_plain(folder: Path, told: Mapping[str, Any]) -> None:
+    """Refuse what an SAELens configuration may ask for besides and what has no form here."""
+    name = told["architecture"]
+    activations = ("relu", "topk") if _SAELENS[name] == "topk" else ("relu",)
+    known = {
+        "reshape_activations": ("none",), "activation_fn": activations,
+        "activation_fn_str": activations, "finetuning_scaling_factor": (False,),
+    }  # fmt: skip
+    for key, allowed in known.items():
+        value = told.get(key)
+        if value is not None and value not in allowed:
+            raise UsageError(
+                f"{folder} has {key} {value!r}, which has no form here with architecture {name!r}; "
+                f"known: {', '.join(map(str, allowed))}"
+            )
 
 
 def _threshold(held: Mapping[str, Tensor], kind: str) -> Tensor:

@@ -125,10 +125,46 @@ def test_what_has_no_form_is_refused_and_what_is_not_there_is_said(tmp_path):
     for change, message in (
         ({"architecture": "temporal"}, "no form here"),
         ({"normalize_activations": "layer_norm"}, "fold that in"),
+        ({"reshape_activations": "hook_z"}, "reshape_activations 'hook_z'"),
+        ({"activation_fn": "tanh-relu"}, "activation_fn 'tanh-relu'"),
+        ({"activation_fn_str": "gelu"}, "activation_fn_str 'gelu'"),
+        ({"architecture": "standard", "activation_fn": "topk"}, "activation_fn 'topk'"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor True"),
     ):
         (tmp_path / "cfg.json").write_text(json.dumps(told | change))
         with pytest.raises(UsageError, match=message):
             read_foreign(tmp_path)
     (tmp_path / "cfg.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot read"):
+        read_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04"])
+def test_an_ae_pt_that_is_none_is_said_to_be_none(content, tmp_path):
+    (tmp_path / "ae.pt").write_bytes(content)
+    told = {"trainer": {"dict_class": "AutoEncoder"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    with pytest.raises(StoreError, match=r"cannot read .*ae\.pt"):
+        read_foreign(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "told", [[], None, {"d_in": "8"}, {"k": None}, {"architecture": []}, {"d_sae": 17}]
+)
+def test_a_configuration_of_other_types_is_said_to_be_unreadable(told, tmp_path):
+    write_saelens(tmp_path, made("topk"))
+    path = tmp_path / "cfg.json"
+    path.write_text(json.dumps(
+        json.loads(path.read_text()) | told if isinstance(told, dict) else told
+    ))  # fmt: skip
+    with pytest.raises(StoreError, match=r"cannot read .*sae_weights\.safetensors"):
+        read_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("held", [{}, {"encoder.weight": torch.zeros(16, 8)}, [1], "no tensors"])
+def test_an_ae_pt_without_what_a_dictionary_has_is_said_to_be_unreadable(held, tmp_path):
+    torch.save(held, tmp_path / "ae.pt")
+    told = {"trainer": {"dict_class": "AutoEncoder"}}
+    (tmp_path / "config.json").write_text(json.dumps(told))
     with pytest.raises(StoreError, match="cannot read"):
         read_foreign(tmp_path)
