@@ -174,6 +174,8 @@ class Still:
         first = torch.cumsum(count, 0) - count
         at = (torch.rand(len(query), generator=generator) * count[group]).long() + first[group]
         drawn = self.dictionary(samples.x, query) + self.left[at.clamp(max=len(self.left) - 1)]
+        if samples.target is not None:  # what is encoded stays: only what is decoded is drawn
+            return replace(samples, target=drawn)
         return Samples(x=drawn, query=query)
 
     def batch(self, step: int) -> Samples:

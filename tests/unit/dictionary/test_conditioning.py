@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -126,6 +126,43 @@ def test_the_null_world_keeps_queries_and_does_not_turn():
         assert torch.equal(drawn.query, samples.query)
         assert score(made, drawn) < 0.5 * score(made, samples)
         assert torch.equal(drawn.x, still.drawn(samples, 1).x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A world whose samples are decoded as something else, of `d_out` channels."""
+
+    world: World
+    d_out: int
+
+    def decoded(self, samples):
+        generator = torch.Generator().manual_seed(7)
+        rows = torch.randn(samples.x.shape[1], self.d_out, generator=generator)
+        return replace(samples, target=samples.x @ rows)
+
+    def batch(self, step):
+        return self.decoded(self.world.batch(step))
+
+    def held_out(self):
+        return self.decoded(self.world.held_out())
+
+
+@pytest.mark.parametrize("d_out", [9, 24])
+def test_the_null_world_of_a_transcoder_keeps_what_is_encoded_and_draws_what_is_decoded(d_out):
+    source = Decoded(world=small("gain"), d_out=d_out)
+    made = Dictionary(DictionaryConfig(d_in=24, latents=24, k=2, query=12, d_out=d_out))
+    samples = source.batch(0)
+    with torch.no_grad():
+        drawn = Still.of(made, source).drawn(samples, 1)
+        left = drawn.target - made(samples.x, samples.query)
+        residuals = source.held_out().target - made(source.held_out().x, source.held_out().query)
+    assert torch.equal(drawn.x, samples.x)
+    assert torch.equal(drawn.query, samples.query)
+    away = torch.cdist(left, residuals, compute_mode="donot_use_mm_for_euclid_dist")
+    assert float(away.amin(1).max()) < 1e-3  # each is one of those left
+    found = rotation_test(made, source, source.decoded(small("gain").judged().samples),
+                          Recipe(steps=2), refits=3)  # fmt: skip
+    assert all(0 < one < 100 for one in found.refits)
 
 
 def test_the_decision_needs_both_a_small_p_and_a_large_ratio():
