@@ -38,7 +38,8 @@ def sparse_loss(
     """Return the loss of this worker's samples; see `losses.loss` for what is given.
 
     Matrix products are in bfloat16 only where float32 decides afterwards (`kernels.selection`), so
-    there is nothing for autocast to do here.
+    there is nothing for autocast to do here: a `Trainer` that is asked for bfloat16 takes
+    `losses.loss`.
     """
     workers = workers or Workers()
     with torch.autocast(samples.x.device.type, enabled=False):

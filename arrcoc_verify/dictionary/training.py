@@ -61,7 +61,8 @@ class Recipe:
         blend: share of a sample's direction in each row at the start.
         turn_after: share of the steps after which directions may turn with the query. Earlier,
             a latent would settle on one feature under one query and on another under the next.
-        precision: of the matrix products; parameters and thresholds are always float32.
+        precision: of the matrix products; parameters and thresholds are always float32. bfloat16
+            multiplies whole matrices, the sparse path is one of float32.
         seed: of the initial directions.
     """
 
@@ -212,7 +213,8 @@ class Trainer:
         return whole
 
     def _loss(self, samples: Samples, dead: Tensor | None) -> Loss:
-        way = sparse_loss if applies(self.dictionary, self.workers) else loss
+        plain = self.recipe.precision == "float32"
+        way = sparse_loss if plain and applies(self.dictionary, self.workers) else loss
         return way(self.dictionary, samples, self.terms, dead, self.workers)
 
     def _clipped(self) -> Tensor:

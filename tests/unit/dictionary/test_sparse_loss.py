@@ -149,6 +149,27 @@ def test_proposals_in_bfloat16_change_no_training(kind, products, monkeypatch):
     assert_same(plain, proposed)
 
 
+@pytest.mark.parametrize("kind", ["topk", "batchtopk", "matryoshka"])
+def test_training_in_bfloat16_is_training_in_bfloat16(kind, monkeypatch):
+    """The sparse path is one of float32, so that it would leave the precision without effect."""
+    seen = []
+    monkeypatch.setattr(training, "loss", lambda *given: seen.append(loss(*given)) or seen[-1])
+    made = {}
+    for precision in ("float32", "bfloat16"):
+        recipe = Recipe(steps=40, lr=1e-3, precision=precision)
+        source = World.make("prior", seed=0, size=128)
+        made[precision] = Trainer(config(**KINDS[kind]), recipe, source)
+        assert applies(made[precision].dictionary, Workers())
+        figures = made[precision].advance()
+        assert (40 if precision == "bfloat16" else 0) == 40 * len(seen)
+        for _ in range(39):
+            figures = made[precision].advance()
+        assert figures.fve > 0.3
+    rows = [one.dictionary.W_enc for one in made.values()]
+    assert torch.float32 == rows[1].dtype
+    assert not torch.equal(*rows)
+
+
 @pytest.mark.parametrize("kind", ["topk", "conditional", "matryoshka"])
 def test_a_run_with_proposals_resumes_bit_for_bit(kind, monkeypatch, tmp_path):
     monkeypatch.setattr(selection, "LARGE", 0)
