@@ -52,7 +52,10 @@ class Kept:
         """Name of the site it encodes; StoreError where nothing says so."""
         name = self.about.get("site")
         if not isinstance(name, str):
-            raise StoreError("nothing says which site this dictionary encodes: name it by --site")
+            raise StoreError(
+                "nothing says which site this dictionary encodes: wanted "
+                f'"site" with its name under "about" in {CONFIG}'
+            )
         return name
 
 
@@ -134,14 +137,19 @@ def of_model(folder: Path, sites: Container[str], name: str) -> list[Kept]:
         StoreError: there is none, or one is damaged.
         UsageError: none is of such a site.
     """
-    kept = [load_dictionary(path) for path in find_dictionaries(folder)]
-    usable = [
-        one for one in kept
+    return list(places_of_model(folder, sites, name).values())
+
+
+def places_of_model(folder: Path, sites: Container[str], name: str) -> dict[Path, Kept]:
+    """Return what `of_model` does, by the folder of each."""
+    kept = {path: load_dictionary(path) for path in find_dictionaries(folder)}
+    usable = {
+        path: one for path, one in kept.items()
         if one.site in sites and not one.dictionary.config.blocks
         and not one.dictionary.config.transcoder
-    ]  # fmt: skip
+    }  # fmt: skip
     if not usable:
-        there = ", ".join(sorted({one.site for one in kept}))
+        there = ", ".join(sorted({one.site for one in kept.values()}))
         raise UsageError(
             f"no dictionary in {folder} is of a site of {name}; those there are of {there}"
         )

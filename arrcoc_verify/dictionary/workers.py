@@ -129,6 +129,13 @@ class Workers:
         return own[torch.isfinite(own)].min()
 
 
+def _require_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"cannot use device {device!r}: {error}; try --device cpu") from error
+
+
 @contextmanager
 def joined(device: str = "cpu") -> Iterator[tuple[Workers, str]]:
     """Join the processes that torchrun started, if it did; yields the place and the own device.
@@ -137,8 +144,10 @@ def joined(device: str = "cpu") -> Iterator[tuple[Workers, str]]:
         device: where it trains; `cuda` becomes each process's own.
 
     Raises:
+        UsageError: nothing can be computed there.
         WorkerLost: another process stopped.
     """
+    _require_device(device)
     if dist.is_initialized() or not dist.is_torchelastic_launched():
         yield Workers.present(), device
         return

@@ -105,6 +105,16 @@ def test_the_command_judges_and_makes_a_page(tmp_path, capsys):
     assert command(["features", str(tmp_path / "nothing")]) == 2
 
 
+def test_two_dictionaries_of_one_site_are_refused_and_named(tmp_path, capsys):
+    for name in ("one", "two"):
+        save_dictionary(tmp_path / name, true_dictionary("query_relevance"))
+    assert command(["features", str(tmp_path)]) == 4
+    said = capsys.readouterr().err
+    assert "one dictionary of knowing.query_features, found 2" in said
+    assert all(str(tmp_path / name) in said for name in ("one", "two"))
+    assert not (tmp_path / "features.html").exists()
+
+
 QUERY_CLAIM = "knowing.query-latents-cause-tokens"
 
 
