@@ -96,6 +96,9 @@ def _trained(
 
     model = load(config.model or REFERENCE)
     plans = _plans(model, options)
+    if not resume:
+        for plan in plans:
+            job.check_unused(out / plan.name)
     if options["shard"]:
         check_divisible(options["architecture"], options["turns"])
     recipe = Recipe(steps=options["steps"], seed=config.seed, precision=options["precision"])
@@ -103,6 +106,8 @@ def _trained(
         _store(model, config, plans, out, options)
     team.wait()
     store = ActivationStore.open(options["store"] or out / ACTIVATIONS)
+    for plan in plans:  # all, before the first is trained
+        job.check(store, plan, options["batch_size"])
     kept = {}
     with progress() as tell:
         for plan in plans:
@@ -138,15 +143,37 @@ def _plans(model: Any, options: Mapping[str, Any]) -> list[Any]:
 
     shared = {key: options[key] for key in
               ("architecture", "expansion", "conditional", "turns", "skip")}  # fmt: skip
-    sites = job.vector_sites(model, options["sites"])
+    sites, target = job.vector_sites(model, options["sites"]), options["target"]
+    _require_sensible(options, sites)
     if options["crosscoder"]:
         first = [job.Plan(name="crosscoder", inputs=tuple(sites), **shared)]
     else:
-        target = options["target"]
         ending = "" if target is None else f"-to-{target}"
         first = [job.Plan(name=name + ending, inputs=(name,), target=target, **shared)
                  for name in sites if name != target]  # fmt: skip
     return [plan for one in first for plan in job.swept(one, options["k"], options["latents"])]
+
+
+def _require_sensible(options: Mapping[str, Any], sites: Sequence[str]) -> None:
+    """Refuse options that cannot be followed, before anything is captured."""
+    target, size = options["target"], options["batch_size"]
+    sizes = [*options["latents"], options["expansion"]]
+    said = [
+        (options["crosscoder"] and target is not None,
+         "a crosscoder decodes what it encodes: wanted --crosscoder or --target, got both"),
+        (options["crosscoder"] and len(sites) < 2,
+         f"wanted two sites or more for --crosscoder, got {sites[0]}: name more by --sites"),
+        (target is not None and list(sites) == [target],
+         f"wanted a site to encode besides --target {target}: name one by --sites"),
+        (min(sizes) < 1,
+         f"wanted --latents and --expansion of 1 or more, got {min(sizes)}: leave them out for "
+         "8 latents a channel"),
+        (size is not None and size < 1, f"wanted a --batch-size of 1 or more, got {size}"),
+        (not min(options["k"]) > 0, f"wanted a --k above 0, got {min(options['k']):g}"),
+    ]  # fmt: skip
+    for wrong, why in said:
+        if wrong:
+            raise UsageError(why)
 
 
 def _store(model: Any, config: Any, plans: Sequence[Any], out: Path, options: Any) -> None:
@@ -180,7 +207,7 @@ def features(
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.dictionary import pages
-    from arrcoc_verify.dictionary.storage import of_model
+    from arrcoc_verify.dictionary.storage import places_of_model
     from arrcoc_verify.lab import Lab
     from arrcoc_verify.report.atomic import make_folder, write_text
     from arrcoc_verify.report.latents import render
@@ -190,7 +217,7 @@ def features(
 
     config = settled(given)
     model = load(config.model or REFERENCE)
-    usable = of_model(folder, model.sites, model.name)
+    usable = _one_a_site(places_of_model(folder, model.sites, model.name))
     found = scene_set(model, config.images, seed=config.seed)
     selected = Lab(model, found.selected, config.seed)
     asserted = Lab(model, found.asserted, config.seed)
@@ -218,6 +245,20 @@ def features(
     }))  # fmt: skip
     line(str(path))
     return _code([str(verdict.outcome) for verdict in trial.verdicts])
+
+
+def _one_a_site(places: Mapping[Path, Any]) -> list[Any]:
+    """Return dictionaries, of which claims and pages know one for each site."""
+    found: dict[str, list[Path]] = {}
+    for place, one in places.items():
+        found.setdefault(one.site, []).append(place)
+    for site, several in found.items():
+        if len(several) > 1:
+            raise UsageError(
+                f"wanted one dictionary of {site}, found {len(several)}: "
+                f"{', '.join(map(str, several))}; name the folder of one of them"
+            )
+    return list(places.values())
 
 
 def _code(outcomes: Sequence[str]) -> int:

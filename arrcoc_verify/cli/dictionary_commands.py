@@ -82,7 +82,9 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
     ] = 0,
     skip: Annotated[bool, typer.Option("--skip", help="A transcoder with a linear path.")] = False,
     steps: Annotated[int, _option("--steps", "N", "Batches.")] = 2000,
-    batch_size: Annotated[int, _option("--batch-size", "N", "Samples of a batch.")] = 1024,
+    batch_size: Annotated[
+        int | None, _option("--batch-size", "N", "Samples of a batch; default 1024, or all.")
+    ] = None,
     precision: Annotated[str, _option("--precision", "P", "float32 or bfloat16.")] = "float32",
     shard: Annotated[
         bool,
@@ -96,7 +98,7 @@ def train_dictionary(  # noqa: PLR0913 - a door: one parameter an option
         File, _option("--out", "DIR", "Dictionaries; default reports/<time>-<id>.")
     ] = None,
     resume: Annotated[
-        File, _option("--resume", "DIR", "Go on with a training, with the same options.")
+        File, _option("--resume", "DIR", "Go on with a training; other options are refused.")
     ] = None,
     json: Json = None,
 ) -> None:

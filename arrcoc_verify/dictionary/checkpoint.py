@@ -1,7 +1,7 @@
 """Checkpoints of training: one safetensors file that is whole or not there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,33 @@ def read_checkpoint(
         raise StoreError(
             f"no checkpoint to go on from at {path}: {error}; train anew, without --resume"
         ) from error
-    wrong = [
-        f"{key}.{name}: {told.get(key, {}).get(name)!r} there, {value!r} now"
-        for key, part in identity.items() if isinstance(part, Mapping)
-        for name, value in part.items() if told.get(key, {}).get(name) != value
-    ]  # fmt: skip
-    wrong += [
-        f"{key}: {told.get(key)!r} there, {part!r} now"
-        for key, part in identity.items()
-        if not isinstance(part, Mapping) and told.get(key) != part
-    ]
+    require_same(path, told, identity)
+    return tensors, told
+
+
+def require_same(path: Path, told: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was made by other settings.
+
+    Args:
+        path: what was made, for the message.
+        told: its settings, as read from JSON.
+        identity: the settings now.
+
+    Raises:
+        StoreError: they differ; what differs is named.
+    """
+    wrong = list(_differences(told, json.loads(json.dumps(identity))))
     if wrong:
         raise StoreError(
-            f"{path} was written by other settings: {'; '.join(wrong)}. Use those, or train anew"
+            f"{path} was written by other settings: {'; '.join(wrong)}. Use those, or train anew "
+            "in another folder"
         )
-    return tensors, told
+
+
+def _differences(told: object, now: object, name: str = "") -> Iterator[str]:
+    if isinstance(now, dict):
+        there = told if isinstance(told, dict) else {}
+        for key, value in now.items():
+            yield from _differences(there.get(key), value, f"{name}.{key}" if name else key)
+    elif told != now:
+        yield f"{name}: {told!r} there, {now!r} now"

@@ -13,13 +13,14 @@ from arrcoc_verify.activations import ActivationStore
 from arrcoc_verify.capture import SceneTuple, choose_sites
 from arrcoc_verify.dictionary.activations import Places, StoreSource, split
 from arrcoc_verify.dictionary.architecture import Architecture, Dictionary, DictionaryConfig
+from arrcoc_verify.dictionary.checkpoint import require_same
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.rotation import rotation_test
 from arrcoc_verify.dictionary.sharding import ShardedTrainer
 from arrcoc_verify.dictionary.storage import CONFIG, Kept, load_dictionary, save_dictionary
 from arrcoc_verify.dictionary.training import Figures, Recipe, Trainer
 from arrcoc_verify.dictionary.workers import Workers
-from arrcoc_verify.errors import UsageError
+from arrcoc_verify.errors import StoreError, UsageError
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import write_text
 from arrcoc_verify.scenes import fixtures, queries
@@ -33,6 +34,8 @@ ROLES = (
 """Sites that get a dictionary when none is named: the vectors that stages hand on."""
 CHECKPOINT, STILL, ROTATION = "checkpoint", "still", "rotation.json"
 """In a dictionary's folder while it is trained."""
+SIZE = 1024
+"""Samples of a batch where nothing is said."""
 ARRANGEMENTS = 6
 """Times that the training scenes are composed, objects elsewhere each time."""
 
@@ -65,12 +68,26 @@ class Plan:
     turns: int = 0
     skip: bool = False
 
+    def width(self, channels: int) -> int:
+        """Return the number of latents for so many channels.
+
+        Raises:
+            UsageError: there would be fewer than `k`, or none.
+        """
+        latents = self.expansion * channels if self.latents is None else self.latents
+        if latents < 1 or not 0 < self.k <= latents:
+            raise UsageError(
+                f"{self.name}: wanted at least one latent and k of them at most, got {latents} "
+                f"latents and k={self.k:g}: change --k, or --latents or --expansion"
+            )
+        return latents
+
     def config(self, first: Samples, channels: Sequence[int]) -> DictionaryConfig:
         """Return the dictionary for samples like these."""
-        latents = self.latents or self.expansion * first.x.shape[1]
+        latents = self.width(first.x.shape[1])
         return DictionaryConfig(
             architecture=self.architecture, d_in=first.x.shape[1], latents=latents,
-            k=min(self.k, latents), skip=self.skip, turns=self.turns,
+            k=self.k, skip=self.skip, turns=self.turns,
             d_out=None if first.target is None else first.target.shape[1],
             query=0 if first.query is None else first.query.shape[1],
             blocks=tuple(channels) if len(channels) > 1 else (),
@@ -162,8 +179,34 @@ def query_site(model: Model) -> str:
     return site.name
 
 
-def source_of(store: ActivationStore, plan: Plan, *, size: int, seed: int) -> StoreSource:
-    """Return the samples of a plan, scaled for training."""
+def source_of(store: ActivationStore, plan: Plan, *, size: int | None, seed: int) -> StoreSource:
+    """Return the samples of a plan, scaled for training.
+
+    Args:
+        store: made by `capture`.
+        plan: what is trained.
+        size: samples of a batch; None for `SIZE`, or as many as there are.
+        seed: of the order.
+
+    Raises:
+        UsageError: a query is wanted and not stored, or a batch is larger than all samples.
+    """
+    source = _unscaled(store, plan, size, seed)
+    source.fit_scale(plan.k)
+    return source
+
+
+def check(store: ActivationStore, plan: Plan, size: int | None) -> None:
+    """Refuse a plan that a store's activations do not allow, without reading them all.
+
+    Raises:
+        UsageError: as `source_of` and `Plan.width`.
+    """
+    _unscaled(store, plan, size, 0)
+    plan.width(sum(channels(store, name) for name in plan.inputs))
+
+
+def _unscaled(store: ActivationStore, plan: Plan, size: int | None, seed: int) -> StoreSource:
     query = None
     if plan.conditional or plan.turns:
         query = next((s.name for s in store.sites.values() if s.role == "query"), None)
@@ -172,9 +215,16 @@ def source_of(store: ActivationStore, plan: Plan, *, size: int, seed: int) -> St
     rows, held = split(store)
     places = Places(inputs=plan.inputs, target=plan.target, query=query)
     source = StoreSource(
-        store=store, places=places, rows=rows, held_rows=held, size=size, seed=seed
+        store=store, places=places, rows=rows, held_rows=held, size=size or SIZE, seed=seed
     )
-    source.fit_scale(plan.k)
+    there = len(rows) * source.each
+    if size is None:
+        source.size = min(SIZE, there)
+    elif there < size:
+        raise UsageError(
+            f"{plan.name}: wanted a batch of {size} samples, and the {len(rows)} examples to train "
+            f"on have {there}: use more pictures, or a --batch-size of at most {there}"
+        )
     return source
 
 
@@ -184,7 +234,7 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
     recipe: Recipe,
     folder: Path,
     *,
-    size: int = 1024,
+    size: int | None = None,
     device: str = "cpu",
     resume: bool = False,
     sharded: bool = False,
@@ -197,40 +247,65 @@ def train_plan(  # noqa: PLR0913 - each is named at the call
         plan: what to train.
         recipe: how.
         folder: of this dictionary; holds checkpoints until it is done.
-        size: samples of a batch.
+        size: samples of a batch; None for `SIZE`, or as many as there are.
         device: where it is trained.
         resume: take a finished dictionary as it is, and go on from a checkpoint.
         sharded: processes share out the latents, not the samples.
         tell: called after each step.
+
+    Raises:
+        StoreError: the folder holds what a training made, and it is not to be resumed or was made
+            by other settings or of other data.
+        UsageError: as `source_of` and `Plan.width`.
     """
-    if resume and (folder / CONFIG).is_file():
-        return load_dictionary(folder)
+    if not resume:
+        check_unused(folder)
     source = source_of(store, plan, size=size, seed=recipe.seed)
-    channels = [_channels(store, name) for name in plan.inputs]
-    config = plan.config(source.batch(0), channels)
+    first = source.batch(0)
+    config = plan.config(first, [channels(store, name) for name in plan.inputs])
+    about: dict[str, Any] = {
+        "site": plan.inputs[0], "sites": list(plan.inputs), "target": plan.target,
+        "query_site": source.places.query, "model": dict(store.header.model),
+        "recipe": asdict(recipe), "samples": recipe.steps * len(first.x),
+        "examples": len(source.rows), "asked": config.plain(), "first_batch": first.digest(),
+    }  # fmt: skip
+    if resume and (folder / CONFIG).is_file():
+        done = load_dictionary(folder)
+        require_same(folder, done.about, about)
+        return done
     fit = Fit(
         recipe=recipe, source=source, device=device, resume=resume, sharded=sharded, tell=tell
     )
     rotation: Mapping[str, Any] | None = None
     if config.turns:
-        dictionary, rotation = turned(config, fit, folder)
+        dictionary, rotation = turned(config, fit, folder, about)
     else:
         dictionary = fit.made(config, folder / CHECKPOINT)
     measured = held_figures(dictionary, source.held_out())
     dictionary.rescale_(source.scale, None if plan.target is None else source.target_scale)
-    model = dict(store.header.model)
-    kept = Kept(dictionary=dictionary, about={
-        "site": plan.inputs[0], "sites": list(plan.inputs), "target": plan.target,
-        "query_site": source.places.query, "model": model, "recipe": asdict(recipe),
-        "samples": recipe.steps * size, "examples": len(source.rows),
-        "held_out": measured, **({"rotation": rotation} if rotation else {}),
-    })  # fmt: skip
+    about |= {"held_out": measured, **({"rotation": rotation} if rotation else {})}
+    kept = Kept(dictionary=dictionary, about=about)
     if Workers.present().first:
         save_dictionary(folder, kept)
         for name in (CHECKPOINT, STILL):
             shutil.rmtree(folder / name, ignore_errors=True)
         (folder / ROTATION).unlink(missing_ok=True)
     return kept
+
+
+def check_unused(folder: Path) -> None:
+    """Refuse a dictionary's folder that a training has written to, lest its work is lost.
+
+    Raises:
+        StoreError: it holds a dictionary, or what a stopped training left.
+    """
+    names = (CONFIG, CHECKPOINT, STILL, ROTATION)
+    if there := [name for name in names if (folder / name).exists()]:
+        what = "a dictionary" if CONFIG in there else "an unfinished training"
+        raise StoreError(
+            f"{folder} already holds {what}: go on with it by --resume {folder.parent}, or choose "
+            "another folder"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,24 +331,27 @@ class Fit:
 
 
 def turned(
-    config: DictionaryConfig, fit: Fit, folder: Path
+    config: DictionaryConfig, fit: Fit, folder: Path, about: Mapping[str, Any]
 ) -> tuple[Dictionary, Mapping[str, Any]]:
     """Return a dictionary whose directions turn if a test says that they do, and what it found.
 
     The test looks at held-out photographs. Where it does not reject, the dictionary is the
-    conditional one that the test looked at, without turns.
+    conditional one that the test looked at, without turns. What it found is kept for a resumed
+    training, with `about`, which says what it was found for.
     """
     still = fit.made(replace(config, turns=0), folder / STILL)
     kept = folder / ROTATION
     if fit.resume and kept.is_file():
-        found = json.loads(kept.read_text(encoding="utf-8"))
+        told = json.loads(kept.read_text(encoding="utf-8"))
+        require_same(kept, told.get("about", {}), about)
+        found = told["found"]
     else:
         judged = fit.source.held_out()
         found = asdict(
             rotation_test(still, fit.source, judged, fit.recipe, device=fit.device, tell=fit.tell)
         )
         if Workers.present().first:
-            write_text(kept, json.dumps(found))
+            write_text(kept, json.dumps({"about": about, "found": found}))
     return (fit.made(config, folder / CHECKPOINT) if found["turns"] else still), found
 
 
@@ -291,14 +369,16 @@ def held_figures(dictionary: Dictionary, samples: Samples) -> dict[str, float]:
     }
 
 
-def _channels(store: ActivationStore, name: str) -> int:
+def channels(store: ActivationStore, name: str) -> int:
+    """Return how many channels a stored site has."""
     site = store.sites[name]
     return int(site.shape[site.axes.index("channel") - 1])
 
 
 def swept(plan: Plan, ks: Sequence[float], widths: Sequence[int]) -> list[Plan]:
-    """Return a plan for each k and width, named by them where there are several."""
+    """Return a plan for each different k and width, named by them where there are several."""
     made = []
+    ks, widths = list(dict.fromkeys(ks)), list(dict.fromkeys(widths))
     for k in ks or (plan.k,):
         for width in widths or (plan.latents,):
             ending = (f"-k{k:g}" if len(ks) > 1 else "") + (f"-{width}" if len(widths) > 1 else "")

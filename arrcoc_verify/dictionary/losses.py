@@ -20,6 +20,7 @@ from arrcoc_verify.dictionary.architecture import (
     keep_topk,
 )
 from arrcoc_verify.dictionary.workers import Workers
+from arrcoc_verify.report.atomic import sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,6 +41,11 @@ class Samples:
     def wanted(self) -> Tensor:
         """What the decoder should return."""
         return self.x if self.target is None else self.target
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the values, by which the same data are known again."""
+        held = [v for v in (self.x, self.query, self.target) if v is not None]
+        return sha256(b"".join(value.cpu().contiguous().numpy().tobytes() for value in held))
 
     def part(self, workers: Workers) -> "Samples":
         """Return one worker's samples."""

@@ -123,8 +123,8 @@ class ShardedTrainer(Trainer):
         """Go on from the last step that every share was kept of.
 
         Raises:
-            StoreError: there is none, it is damaged, or of another dictionary, recipe or number of
-                shards.
+            StoreError: there is none, it is damaged, or of another dictionary, recipe, data or
+                number of shards.
         """
         held = _kept(folder)
         if held is None or held["shards"] != self.team.size:

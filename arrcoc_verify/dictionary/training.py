@@ -149,7 +149,7 @@ class Trainer:
         self.config = config
         whole = Dictionary(config, seed=recipe.seed)
         first = source.batch(0)
-        self.samples = len(first.x)
+        self.samples, self.first_batch = len(first.x), first.digest()
         begun = start(whole, first, seed=recipe.seed, blend=recipe.blend)
         self.dictionary = self._own(whole).to(device)
         self.device, self.step = device, 0
@@ -313,7 +313,7 @@ class Trainer:
         """Go on from a checkpoint.
 
         Raises:
-            StoreError: there is none, it is damaged, or of another dictionary or recipe.
+            StoreError: there is none, it is damaged, or of another dictionary, recipe or data.
         """
         tensors, told = read_checkpoint(folder, self._identity())
         self.step, self.silent = told["step"], tensors["silent"].to(self.device)
@@ -333,7 +333,7 @@ class Trainer:
     def _identity(self) -> dict[str, Any]:
         recipe = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self.recipe).items()}
         return {"config": self.dictionary.config.plain(), "recipe": recipe,
-                "samples": self.samples}  # fmt: skip
+                "samples": self.samples, "first_batch": self.first_batch}  # fmt: skip
 
 
 @torch.no_grad()

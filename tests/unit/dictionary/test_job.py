@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -62,6 +63,21 @@ def test_a_kept_dictionary_is_the_same_and_says_what_it_is(architecture, tmp_pat
     assert find_dictionaries(tmp_path) == [tmp_path]
 
 
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
+def test_a_kept_dictionary_has_its_threshold(architecture, tmp_path):
+    made = Dictionary(DictionaryConfig(architecture=architecture, d_in=6, latents=12, k=3), seed=1)
+    made.threshold.fill_(0.4)
+    save_dictionary(tmp_path, Kept(dictionary=made))
+    kept = load_dictionary(tmp_path).dictionary
+    made.eval()
+    x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    assert float(kept.threshold) == pytest.approx(0.4)
+    with torch.no_grad():
+        assert torch.equal(kept.encode(x), made.encode(x))
+        made.threshold.fill_(0.0)
+        assert not torch.equal(kept.encode(x), made.encode(x))
+
+
 def test_damage_is_found_and_said(tmp_path):
     with pytest.raises(StoreError, match="wanted a dictionary"):
         load_dictionary(tmp_path)
@@ -69,7 +85,7 @@ def test_damage_is_found_and_said(tmp_path):
         find_dictionaries(tmp_path)
     made = Dictionary(DictionaryConfig(d_in=6, latents=12, k=3))
     save_dictionary(tmp_path, Kept(dictionary=made))
-    with pytest.raises(StoreError, match="--site"):
+    with pytest.raises(StoreError, match=r'"site" with its name under "about" in dictionary\.json'):
         _ = load_dictionary(tmp_path).site
     data = bytearray((tmp_path / WEIGHTS).read_bytes())
     data[-1] ^= 1
@@ -146,6 +162,55 @@ def test_a_killed_training_goes_on_to_the_same_bits(store, tmp_path):
     assert not (tmp_path / "killed" / "checkpoint").exists()
 
 
+def test_a_finished_dictionary_is_taken_for_the_same_training_only(store, tmp_path):
+    plan, recipe = job.Plan(name="x", inputs=(SITE,), latents=64, k=4), Recipe(steps=3)
+    folder = tmp_path / "x"
+    made = job.train_plan(store, plan, recipe, folder, size=64)
+    again = job.train_plan(store, plan, recipe, folder, size=64, resume=True)
+    assert torch.equal(again.dictionary.W_dec, made.dictionary.W_dec)
+    other = dataclasses.replace
+    for changed, how, size, message in (
+        (other(plan, k=5), recipe, 64, r"asked\.k: 4 there, 5 now"),
+        (other(plan, architecture="gated"), recipe, 64, r"'matryoshka' there, 'gated' now"),
+        (other(plan, latents=65), recipe, 64, r"asked\.latents: 64 there, 65 now"),
+        (other(plan, inputs=("balancing.features",)), recipe, 64, "site: 'knowing.query_features'"),
+        (plan, Recipe(steps=4), 64, r"recipe\.steps: 3 there, 4 now"),
+        (plan, Recipe(steps=3, seed=1), 64, r"recipe\.seed: 0 there, 1 now.*first_batch"),
+        (plan, recipe, 65, r"samples: 192 there, 195 now"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            job.train_plan(store, changed, how, folder, size=size, resume=True)
+    with pytest.raises(StoreError, match=r"already holds a dictionary.*--resume"):
+        job.train_plan(store, plan, recipe, folder, size=64)
+    assert torch.equal(load_dictionary(folder).dictionary.W_dec, made.dictionary.W_dec)
+
+
+def test_a_stopped_training_is_not_begun_anew_over_what_is_kept(store, tmp_path):
+    plan = job.Plan(name="x", inputs=(SITE,), latents=64, k=4)
+    (tmp_path / "x" / "checkpoint").mkdir(parents=True)
+    with pytest.raises(StoreError, match="already holds an unfinished training"):
+        job.train_plan(store, plan, Recipe(steps=3), tmp_path / "x", size=64)
+
+
+def test_what_a_rotation_test_found_is_taken_for_the_same_training_only(
+    store, tmp_path, monkeypatch
+):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def begun(steps):
+        job.train_plan(store, TURNING, Recipe(steps=steps), tmp_path, size=64, resume=True)
+
+    monkeypatch.setattr(job, "held_figures", stopped)
+    found = RotationTest(score=0.1, refits=(0.1,) * 3, ratio=1.0, p_value=0.5, turns=False)
+    monkeypatch.setattr(job, "rotation_test", lambda *_, **__: found)
+    with pytest.raises(KeyboardInterrupt):
+        begun(2)
+    shutil.rmtree(tmp_path / job.STILL)  # its own checkpoint would refuse, too
+    with pytest.raises(StoreError, match=r"rotation\.json was written.*steps: 2 there, 3 now"):
+        begun(3)
+
+
 def test_transcoders_and_crosscoders_are_trained_on_a_store(store, tmp_path):
     recipe = Recipe(steps=20)
     sites = (SITE, "balancing.features")
@@ -178,6 +243,9 @@ def test_sites_are_chosen_by_role_and_refused_by_shape():
 def test_a_sweep_has_a_plan_for_each_k_and_width():
     plans = job.swept(job.Plan(name="x", inputs=("a",)), [8, 16.0], [64, 128])
     assert [plan.name for plan in plans] == ["x-k8-64", "x-k8-128", "x-k16-64", "x-k16-128"]
+    assert [plan.name for plan in job.swept(job.Plan(name="x", inputs=("a",)), [4, 4.0], [])] == [
+        "x"
+    ]
 
 
 def test_the_command_trains_keeps_and_says(tmp_path, capsys):
@@ -192,9 +260,56 @@ def test_the_command_trains_keeps_and_says(tmp_path, capsys):
     found = json.loads(told.read_text())["dictionaries"][SITE]
     assert found["config"]["k"] == 4
     assert load_dictionary(out / SITE).site == SITE
+    assert command(asked) == 2
+    assert "already holds a dictionary" in capsys.readouterr().err
+    assert command([*asked[:-6], "--k", "9", "--resume", str(out)]) == 2
+    assert "asked.k: 4.0 there, 9.0 now" in capsys.readouterr().err
+    assert command([*asked[:-4], "--resume", str(out)]) == 0
     assert command(["train-dictionary", "--resume", str(tmp_path / "none")]) == 4
     assert command(["conditioning", "--steps", "0"]) == 4
     assert command(["conditioning", "--seeds", "1", "--steps", "1"]) == 4
+
+
+SALIENCE = "knowing.salience_features"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crosscoder", "--sites", SITE, "--sites", SALIENCE, "--target", SALIENCE], "got both"),
+        (["--crosscoder", "--sites", SITE], "two sites or more for --crosscoder"),
+        (["--sites", SITE, "--target", SITE], "a site to encode besides --target"),
+        (["--sites", SITE, "--latents", "0"], "--latents and --expansion of 1 or more, got 0"),
+        (["--sites", SITE, "--expansion", "0"], "--latents and --expansion of 1 or more, got 0"),
+        (["--sites", SITE, "--k", "100000"], "got 384 latents and k=100000"),
+        (["--sites", SITE, "--k", "0"], "a --k above 0, got 0"),
+        (["--sites", SITE, "--batch-size", "0"], "--batch-size of 1 or more, got 0"),
+        (["--sites", SITE, "--batch-size", "100000000"], "a --batch-size of at most"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_refused(options, message, store, tmp_path, capsys):
+    out = tmp_path / "out"
+    asked = ["train-dictionary", *options, "--store", str(store.folder), "--out", str(out)]
+    assert command(asked) == 4
+    assert message in capsys.readouterr().err
+    assert not list(out.rglob(CONFIG))
+
+
+def test_a_batch_is_all_that_there_is_where_nothing_is_said(store, tmp_path):
+    plan, few = job.Plan(name="x", inputs=(SITE,), latents=64, k=4), tmp_path / "few"
+    there = len(split(store)[0]) * source(store).each
+    assert job.source_of(store, plan, size=None, seed=0).size == min(job.SIZE, there)
+    kept = job.train_plan(store, plan, Recipe(steps=2), few, size=there)
+    assert kept.about["samples"] == 2 * there
+    with pytest.raises(UsageError, match=f"at most {there}"):
+        job.source_of(store, plan, size=there + 1, seed=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is such a device")
+def test_a_device_that_is_not_there_is_refused(tmp_path, capsys):
+    asked = ["train-dictionary", "--device", "cuda", "--out", str(tmp_path / "out")]
+    assert command(asked) == 4
+    assert "cannot use device 'cuda'" in capsys.readouterr().err
 
 
 TURNING = job.Plan(name="one", inputs=(SITE,), latents=96, k=4, conditional=True, turns=2)

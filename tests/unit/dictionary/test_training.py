@@ -1,12 +1,15 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
+from arrcoc_verify.dictionary.activations import Places, StoreSource
 from arrcoc_verify.dictionary.architecture import ARCHITECTURES, Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.initial import geometric_median, start
 from arrcoc_verify.dictionary.losses import Samples, Terms, loss
 from arrcoc_verify.dictionary.recovery import mean_correlation, recovery
+from arrcoc_verify.dictionary.sparse_loss import sparse_loss
 from arrcoc_verify.dictionary.training import Recipe, Trainer
 from arrcoc_verify.dictionary.worlds import World
 from arrcoc_verify.errors import StoreError, UnknownName, UsageError
@@ -46,6 +49,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(architecture, tmp_path
 def test_a_checkpoint_of_other_settings_is_refused_and_the_setting_named(tmp_path):
     trainer().save(tmp_path)
 
+    with pytest.raises(StoreError, match="first_batch"):
+        Trainer(config(), Recipe(steps=30), World.make("prior", seed=1, size=64)).load(tmp_path)
     with pytest.raises(StoreError, match=r"config\.k: 2 there, 3 now"):
         trainer(k=3).load(tmp_path)
     with pytest.raises(StoreError, match="no checkpoint to go on from"):
@@ -95,23 +100,94 @@ def test_the_calibrated_threshold_gives_k_on_held_out_samples(architecture):
 def test_dead_latents_are_counted_in_samples_whatever_the_batch():
     small, large = trainer(steps=8, size=32), trainer(steps=2, size=128)
     for made in (small, large):
-        made.silent += 1
+        with torch.no_grad():
+            made.dictionary.b_enc[3] = -1e6  # never fires
+            made.dictionary.b_enc[5] = 1e6  # always does
         while made.step < made.recipe.steps:
             made.advance()
 
-    assert int(small.silent.max()) <= 257
+        assert int(made.silent[3]) == 8 * 32
+        assert int(made.silent[5]) == 0
+        assert bool((made.silent % made.samples == 0).all())
     assert small.recipe.steps * 32 == large.recipe.steps * 128
     assert small.dead_after == large.dead_after
 
 
 def test_the_callers_activations_are_left_alone():
-    source = world()
-    kept = source.batch(0)
-    before = kept.x.clone()
-    dictionary = Dictionary(config())
-    loss(dictionary, kept, Terms(variance=1.0)).total.backward()
+    held = Held(kept=world().batch(0))
+    before = [held.kept.x.clone(), held.kept.query.clone()]
+    dictionary = Dictionary(config(query=12))
+    start(dictionary, held.kept, seed=0)
+    loss(dictionary, held.kept, Terms(variance=1.0)).total.backward()
+    Trainer(config(query=12), Recipe(steps=3), held).train()
 
-    assert torch.equal(before, kept.x)
+    assert torch.equal(before[0], held.kept.x)
+    assert torch.equal(before[1], held.kept.query)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A source that hands out the caller's own tensors, again and again."""
+
+    kept: Samples
+
+    def batch(self, _):
+        return self.kept
+
+    def held_out(self):
+        return self.kept
+
+
+def test_fitting_a_scale_leaves_the_stored_activations_alone(monkeypatch):
+    stored = torch.randn(6, 4, 8, generator=torch.Generator().manual_seed(0))
+    before = stored.clone()
+    monkeypatch.setattr(StoreSource, "_site", lambda *_: stored)
+    source = StoreSource(
+        store=None, places=Places(inputs=("x",)), rows=range(6), held_rows=[6], size=24
+    )
+    source.fit_scale(9.0)
+
+    assert source.scale != 1
+    assert torch.equal(before, stored)
+
+
+def by_hand():
+    """Two latents along the axes of a plane, the second one dead, and a sample with its figures."""
+    dictionary = Dictionary(config("topk", d_in=2, latents=2, k=1))
+    with torch.no_grad():
+        dictionary.W_enc.copy_(torch.tensor([[1.0, 0.0], [0.0, 0.5]]))
+        dictionary.W_dec.copy_(torch.eye(2))
+        dictionary.b_dec.copy_(torch.tensor([1.0, 2.0]))
+        dictionary.b_enc.zero_()
+    x = torch.tensor([[4.0, 4.0], [5.0, 6.0]])  # less the bias (3, 2), (4, 4)
+    return dictionary, Samples(x=x), torch.tensor([False, True])
+
+
+@pytest.mark.parametrize("way", [loss, sparse_loss])
+def test_the_auxiliary_error_has_the_value_and_gradient_that_paper_gives(way):
+    """By hand: the first latent leaves (0, 2) and (0, 4); the second, dead, explains half of it.
+
+    So (0, 1) and (0, 2) are left: mean square 5/2, over the variance of (0, 2) and (0, 4), which is
+    1. With one dead latent of two that a sample may use, half of that counts. The derivative by the
+    second encoder row is that of (1/2) mean((r - w * c)^2) at w = 1/2, c = (2, 4), r = (2, 4).
+    """
+    dictionary, samples, dead = by_hand()
+    terms = Terms(variance=10.0, aux=0.5, aux_latents=2)
+    plain = way(dictionary, samples, terms).total
+    auxiliary = way(dictionary, samples, terms, dead).total - plain
+    moved = torch.autograd.grad(
+        auxiliary, [dictionary.W_enc, dictionary.W_dec, dictionary.b_enc, dictionary.b_dec]
+    )
+
+    assert float(plain.detach()) == pytest.approx((4 + 16) / 2 / 10)
+    assert float(auxiliary.detach()) == pytest.approx(0.5 * 0.5 * 2.5)
+    # d/dw = -mean(c * (r - w c)) = -(2 * 1 + 4 * 2) / 2 = -5; by the other channel (3, 4): -11/2
+    torch.testing.assert_close(moved[0], torch.tensor([[0.0, 0.0], [-2.75, -2.5]]))
+    # the codes are 1 and 2: by the decoder -mean(code * left) = -(1 + 4) / 2, half of a half each
+    torch.testing.assert_close(moved[1], torch.tensor([[0.0, 0.0], [0.0, -1.25]]))
+    torch.testing.assert_close(moved[2], torch.tensor([0.0, -0.75]))
+    # b_dec centres what the dead latent reads, and is nothing of what it draws
+    torch.testing.assert_close(moved[3], torch.tensor([0.0, 0.375]))
 
 
 def test_gated_freezes_the_decoder_in_its_gates_own_reconstruction():
