@@ -143,11 +143,12 @@ def test_fitting_a_scale_leaves_the_stored_activations_alone(monkeypatch):
     before = stored.clone()
     monkeypatch.setattr(StoreSource, "_site", lambda *_: stored)
     source = StoreSource(
-        store=None, places=Places(inputs=("x",)), rows=range(6), held_rows=[6], size=24
+        store=None, places=Places(inputs=("x",), target="y"), rows=range(6), held_rows=[6], size=24
     )
     source.fit_scale(9.0)
 
-    assert source.scale != 1
+    assert 1 not in (source.scale, source.target_scale)
+    source.batch(0)
     assert torch.equal(before, stored)
 
 
