@@ -160,17 +160,16 @@ def by_hand():
         dictionary.W_dec.copy_(torch.eye(2))
         dictionary.b_dec.copy_(torch.tensor([1.0, 2.0]))
         dictionary.b_enc.zero_()
-    x = torch.tensor([[4.0, 4.0], [5.0, 6.0]])  # less the bias (3, 2), (4, 4)
+    x = torch.tensor([[4.0, 4.0], [5.0, 8.0]])  # less the bias (3, 2), (4, 6)
     return dictionary, Samples(x=x), torch.tensor([False, True])
 
 
 @pytest.mark.parametrize("way", [loss, sparse_loss])
 def test_the_auxiliary_error_has_the_value_and_gradient_that_paper_gives(way):
-    """By hand: the first latent leaves (0, 2) and (0, 4); the second, dead, explains half of it.
+    """By hand: the first latent leaves (0, 2) and (0, 6); the second, dead, explains half of it.
 
-    So (0, 1) and (0, 2) are left: mean square 5/2, over the variance of (0, 2) and (0, 4), which is
-    1. With one dead latent of two that a sample may use, half of that counts. The derivative by the
-    second encoder row is that of (1/2) mean((r - w * c)^2) at w = 1/2, c = (2, 4), r = (2, 4).
+    Its codes are 1 and 3, so (0, 1) and (0, 3) are left: mean square 5, over 4, the variance of
+    what the first leaves. One dead latent of the two that a sample may use counts half.
     """
     dictionary, samples, dead = by_hand()
     terms = Terms(variance=10.0, aux=0.5, aux_latents=2)
@@ -179,16 +178,17 @@ def test_the_auxiliary_error_has_the_value_and_gradient_that_paper_gives(way):
     moved = torch.autograd.grad(
         auxiliary, [dictionary.W_enc, dictionary.W_dec, dictionary.b_enc, dictionary.b_dec]
     )
+    weight = 0.5 * 0.5 / 4
 
-    assert float(plain.detach()) == pytest.approx((4 + 16) / 2 / 10)
-    assert float(auxiliary.detach()) == pytest.approx(0.5 * 0.5 * 2.5)
-    # d/dw = -mean(c * (r - w c)) = -(2 * 1 + 4 * 2) / 2 = -5; by the other channel (3, 4): -11/2
-    torch.testing.assert_close(moved[0], torch.tensor([[0.0, 0.0], [-2.75, -2.5]]))
-    # the codes are 1 and 2: by the decoder -mean(code * left) = -(1 + 4) / 2, half of a half each
-    torch.testing.assert_close(moved[1], torch.tensor([[0.0, 0.0], [0.0, -1.25]]))
-    torch.testing.assert_close(moved[2], torch.tensor([0.0, -0.75]))
-    # b_dec centres what the dead latent reads, and is nothing of what it draws
-    torch.testing.assert_close(moved[3], torch.tensor([0.0, 0.375]))
+    assert float(plain.detach()) == pytest.approx((4 + 36) / 2 / 10)
+    assert float(auxiliary.detach()) == pytest.approx(weight * 5)
+    # by the codes: less what is left, (1, 3); so by the row, that times (3, 2) and (4, 6)
+    row = [-(1 * 3 + 3 * 4), -(1 * 2 + 3 * 6)]
+    torch.testing.assert_close(moved[0], weight * torch.tensor([[0, 0], row]))
+    torch.testing.assert_close(moved[1], weight * torch.tensor([[0, 0], [0, -(1 * 1 + 3 * 3)]]))
+    torch.testing.assert_close(moved[2], weight * torch.tensor([0, -(1 + 3)]))
+    # the bias centres what the dead latent reads by half, and is no part of what it draws
+    torch.testing.assert_close(moved[3], weight * torch.tensor([0, 0.5 * (1 + 3)]))
 
 
 def test_gated_freezes_the_decoder_in_its_gates_own_reconstruction():
