@@ -53,6 +53,36 @@ def conditioning(
     return 0 if found["right"] else 1
 
 
+def still(*, seed: int, count: int, steps: int, json: Path | None) -> int:
+    """Count how often directions are said to turn where they do not; 1 when too often."""
+    from arrcoc_verify.dictionary import stillness
+
+    if steps < 1:
+        raise UsageError(f"wanted at least one step of training, got {steps}")
+    with progress() as tell:
+        done = iter(range(10**6))
+        try:
+            found = stillness.false_positives(
+                count, seed=seed, steps=steps, tell=lambda text: tell(text, next(done), count)
+            )
+        except KeyboardInterrupt:
+            raise Stopped("stopped; nothing is kept of worlds that do not turn") from None
+    rows = [
+        (one["kind"], str(one["seed"]), f"{one['ratio']:.2f}", f"{one['p_value']:.2g}",
+         "turns: WRONG" if one["turns"] else "does not turn")
+        for one in found["worlds"]
+    ]  # fmt: skip
+    columns = ("world", "#seed", "#times a still world", "#p", "said")
+    console().print(table("Worlds that do not turn", columns, rows))
+    for what, key in (("said to turn", "turns"), ("p below the level", "small_p_values")):
+        one = found[key]
+        line(f"{what}: {one['found']} of {one['of']}, 95 % interval {one['low']:.1%} to "
+             f"{one['high']:.1%} (level {found['alpha']:.0%})")  # fmt: skip
+    write_json(json, found)
+    line(f"{found['seconds']:.0f} s, peak {provenance.peak_mib():.0f} MiB")
+    return 0 if stillness.calibrated(found) else 1
+
+
 def train(
     given: Mapping[str, Any], options: Mapping[str, Any], *, json: Path | None, resume: Path | None
 ) -> int:
@@ -134,7 +164,7 @@ def _say_trained(model: str, kept: Mapping[str, Mapping[str, Any]]) -> None:
     for name, said in kept.items():
         if (test := said.get("rotation")) is not None:
             line(f"{name}: directions {'turn' if test['turns'] else 'are not shown to turn'} with "
-                 f"the query, {test['ratio']:.2g} times refits that do not (p = "
+                 f"the query, {test['ratio']:.2g} times a still world (p = "
                  f"{test['p_value']:.2g})")  # fmt: skip
 
 

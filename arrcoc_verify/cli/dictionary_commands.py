@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from arrcoc_verify.errors import UsageError
+
 File = Path | None
 
 
@@ -22,6 +24,14 @@ def conditioning(
     resume: Annotated[
         File, _option("--resume", "DIR", "Where dictionaries are kept; go on with those there.")
     ] = None,
+    still: Annotated[
+        int | None,
+        _option(
+            "--still",
+            "N",
+            "Instead, test so many worlds that do not turn, and count those said to.",
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Judge query conditioning on worlds where it must win, where it must not, and where it turns.
@@ -32,7 +42,14 @@ def conditioning(
     """
     from arrcoc_verify.cli import dictionaries
 
-    code = dictionaries.conditioning(seed=seed, seeds=seeds, steps=steps, resume=resume, json=json)
+    if still is None:
+        code = dictionaries.conditioning(
+            seed=seed, seeds=seeds, steps=steps, resume=resume, json=json
+        )
+    elif resume is not None:
+        raise UsageError("nothing is kept of --still worlds: wanted --still or --resume, got both")
+    else:
+        code = dictionaries.still(seed=seed, count=still, steps=steps, json=json)
     raise typer.Exit(code)
 
 

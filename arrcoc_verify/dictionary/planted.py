@@ -237,7 +237,7 @@ def conclusions(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, one in found["rotation"].items():
         if isinstance(one, dict) and "turns" in one:
             said = "directions turn" if one["turns"] else "no direction turns"
-            detail = f"{said}: {one['ratio']:.2f} of what refits score, p {one['p_value']:.2g}"
+            detail = f"{said}: {one['ratio']:.2f} times a still world, p {one['p_value']:.2g}"
             rows.append((name, detail, _right(one["right"])))
     for name, bad in found["smuggling"]["smugglers"].items():
         for what, one in bad.items():

@@ -7,7 +7,13 @@ query's offset of the threshold makes residual and query depend on each other wi
 
 The score is never 0, as codes are inferred and features overlap. So it is compared with refits on
 worlds that do not turn: the fitted codes and directions, with residuals drawn from samples of the
-same query. What a refit scores there is what the method scores where nothing turns.
+same query.
+
+A world that is made of a dictionary is easier than the one the dictionary was fitted to, so that
+refits score less where nothing turns, too, and the score is no draw from theirs. How much less is
+measured one level down: each refit has a refit of its own, on a world that is made of it. What is
+tested is whether the dictionary is further above its refits than refits are above their own (the
+double bootstrap: Beran, JASA 83, 1988).
 """
 
 import math
@@ -26,7 +32,7 @@ from arrcoc_verify.errors import UsageError
 COORDINATES = 11
 """Principal coordinates of the query that are looked at."""
 LEAST_RATIO = 2.0
-"""Score over that of refits that counts as turning, whatever its p-value."""
+"""Ratio (see `RotationTest`) that counts as turning, whatever its p-value."""
 LEAST_FIRINGS = 20
 GROUPS = 64
 """Different queries up to which residuals are drawn within a query."""
@@ -41,13 +47,16 @@ class RotationTest:
     Attributes:
         score: share of the residual that code x query explains, off each direction.
         refits: the same of refits on worlds that do not turn.
-        ratio: score over their geometric mean.
-        p_value: of a new draw from the refits' distribution (t on the logarithm).
+        again: the same of each refit's own refit, on a world that is made of it.
+        ratio: score over the geometric mean of refits, over the same of refits and their own.
+        p_value: of this score being to its refits what one more refit is to its own (t on
+            logarithms, with the uncertainty of the refits' mean).
         turns: rejected, and by more than `LEAST_RATIO`.
     """
 
     score: float
     refits: tuple[float, ...]
+    again: tuple[float, ...]
     ratio: float
     p_value: float
     turns: bool
@@ -89,7 +98,7 @@ def rotation_test(  # noqa: PLR0913 - each is named at the call
         source: its samples.
         judged: samples that it was not trained on.
         recipe: of the refits; their seeds follow on its own.
-        refits: at least 3.
+        refits: at least 3; as many again are trained on what those say.
         alpha: level.
         device: where refits are trained.
         tell: called after each step of a refit.
@@ -102,27 +111,46 @@ def rotation_test(  # noqa: PLR0913 - each is named at the call
             "the test wants 3 refits or more and a conditional dictionary without turns, got "
             f"{refits} refits, query={dictionary.config.query}, turns={dictionary.config.turns}"
         )
-    with torch.no_grad():
-        found = score(dictionary, judged)
-        still = Still.of(dictionary, source)
-    null: list[float] = []
+    first: list[float] = []
+    second: list[float] = []
     for at in range(refits):
         own = replace(recipe, seed=recipe.seed + 101 + at)
-        world = replace(still, seed=own.seed)
-        again = Trainer(dictionary.config, own, world, device=device).train(tell).cpu()
+        refit, world, seen = _refit(dictionary, source, judged, own, device, tell)
+        own = replace(recipe, seed=recipe.seed + 1101 + at)
+        again, _, seen_again = _refit(refit, world, seen, own, device, tell)
         with torch.no_grad():
-            null.append(score(again, world.drawn(judged, -1)))
-    return _decided(found, null, alpha)
+            first.append(score(refit, seen))
+            second.append(score(again, seen_again))
+    with torch.no_grad():
+        return _decided(score(dictionary, judged), first, second, alpha)
 
 
-def _decided(found: float, null: Sequence[float], alpha: float) -> RotationTest:
-    logs = torch.tensor(null, dtype=torch.float64).log()
-    spread = float(logs.std()) * math.sqrt(1 + 1 / len(null))
-    away = math.log(found) - float(logs.mean())
-    p = float(stats.t.sf(away / max(spread, 1e-12), len(null) - 1))
+def _refit(
+    dictionary: Dictionary,
+    source: Source,
+    judged: Samples,
+    recipe: Recipe,
+    device: str,
+    tell: Tell,
+) -> tuple[Dictionary, "Still", Samples]:
+    """Return a refit on a still world made of a dictionary, that world, and what judges there."""
+    with torch.no_grad():
+        world = replace(Still.of(dictionary, source), seed=recipe.seed)
+    made = Trainer(dictionary.config, recipe, world, device=device).train(tell).cpu()
+    return made, world, world.drawn(judged, -1)
+
+
+def _decided(
+    found: float, refits: Sequence[float], again: Sequence[float], alpha: float
+) -> RotationTest:
+    first, second = (torch.tensor(one, dtype=torch.float64).log() for one in (refits, again))
+    fallen = first - second
+    away = math.log(found) - float(first.mean() + fallen.mean())
+    spread = float(fallen.std()) * math.sqrt(1 + 1 / len(refits))
+    p = float(stats.t.sf(away / max(spread, 1e-12), len(refits) - 1))
     ratio = math.exp(away)
     return RotationTest(
-        score=found, refits=tuple(null), ratio=ratio, p_value=p,
+        score=found, refits=tuple(refits), again=tuple(again), ratio=ratio, p_value=p,
         turns=p < alpha and ratio > LEAST_RATIO,
     )  # fmt: skip
 

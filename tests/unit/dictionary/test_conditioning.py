@@ -1,13 +1,16 @@
+import json
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
-from arrcoc_verify.dictionary import conditioning, planted
+from arrcoc_verify.cli.ending import run as command
+from arrcoc_verify.dictionary import conditioning, planted, stillness
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.conditioning import smuggling, trained
 from arrcoc_verify.dictionary.losses import Samples
-from arrcoc_verify.dictionary.rotation import Still, _decided, rotation_test, score
+from arrcoc_verify.dictionary.rotation import RotationTest, Still, _decided, rotation_test, score
 from arrcoc_verify.dictionary.training import Recipe
 from arrcoc_verify.dictionary.twins import matched, shuffled
 from arrcoc_verify.dictionary.worlds import World
@@ -166,9 +169,47 @@ def test_the_null_world_of_a_transcoder_keeps_what_is_encoded_and_draws_what_is_
 
 
 def test_the_decision_needs_both_a_small_p_and_a_large_ratio():
-    assert _decided(5.0, [1.0, 1.1, 0.9, 1.05, 0.95], 0.01).turns
-    assert not _decided(1.3, [1.0, 1.001, 0.999, 1.0, 1.001], 0.01).turns  # sure, but small
-    assert not _decided(2.5, [0.2, 1.0, 5.0, 0.5, 2.0], 0.01).turns  # large, but not sure
+    close, same = [1.0, 1.1, 0.9, 1.05, 0.95], [1.0] * 5
+    assert _decided(5.0, close, same, 0.01).turns
+    sure = _decided(1.3, [1.0, 1.001, 0.999, 1.0, 1.001], same, 0.01)
+    assert sure.p_value < 0.01
+    assert not sure.turns  # small
+    assert not _decided(2.5, [0.2, 1.0, 5.0, 0.5, 2.0], same, 0.01).turns  # large, but not sure
+
+
+def test_a_dictionary_is_to_its_refits_what_refits_are_to_their_own():
+    """By hand, in logarithms: 3 is 2 above refits, which are 1 (0, 1 or 2) above their own."""
+    refits, again = [math.e] * 3, [math.e, 1.0, math.exp(-1)]
+    found = _decided(math.exp(3), refits, again, 0.01)
+    assert found.ratio == pytest.approx(math.exp(3 - 1 - 1))
+    t = 1 / (1 * math.sqrt(1 + 1 / 3))
+    assert found.p_value == pytest.approx(0.5 - t / (2 * math.sqrt(2 + t**2)))  # t, 2 degrees
+    assert not _decided(math.exp(3), refits, [math.exp(-1), math.exp(-1.01), 0.366], 0.01).turns
+    assert _decided(math.exp(3), refits, [math.e, 2.7, 2.75], 0.01).turns
+
+
+def test_still_worlds_are_counted_with_their_interval(tmp_path, capsys, monkeypatch):
+    asked, verdicts = [], iter([False, True, False, False, True, True, True])
+
+    def says(made, world, judged, recipe, *, alpha):
+        asked.append((world.kind, world.seed, recipe.seed, made.config.query))
+        turns = next(verdicts)
+        return RotationTest(score=1.0, refits=(1.0,), again=(1.0,), ratio=3.0 if turns else 1.0,
+                            p_value=0.001 if turns else 0.5, turns=turns)  # fmt: skip
+
+    monkeypatch.setattr(stillness, "rotation_test", says)
+    told = tmp_path / "still.json"
+    given = ["conditioning", "--steps", "1", "--still"]
+    assert command([*given, "4", "--seed", "5", "--json", str(told)]) == 0
+    kinds = ("prior", "irrelevant")
+    assert asked == [(kind, seed, seed, 12) for seed in (5, 6) for kind in kinds]
+    found = json.loads(told.read_text())
+    assert found["turns"] | {"low": 0, "high": 0} == {"found": 1, "of": 4, "low": 0, "high": 0}
+    assert found["turns"]["low"] == pytest.approx(1 - 0.975 ** (1 / 4))  # Clopper and Pearson
+    assert "said to turn: 1 of 4, 95 % interval 0.6% to" in capsys.readouterr().out
+    assert command([*given, "3"]) == 1  # three of three are too many for a level of 1 %
+    assert command([*given, "0"]) == 4
+    assert command([*given, "1", "--resume", str(tmp_path)]) == 4
 
 
 def test_the_rotation_test_is_for_conditional_dictionaries_that_do_not_turn():

@@ -202,7 +202,9 @@ def test_what_a_rotation_test_found_is_taken_for_the_same_training_only(
         job.train_plan(store, TURNING, Recipe(steps=steps), tmp_path, size=64, resume=True)
 
     monkeypatch.setattr(job, "held_figures", stopped)
-    found = RotationTest(score=0.1, refits=(0.1,) * 3, ratio=1.0, p_value=0.5, turns=False)
+    found = RotationTest(
+        score=0.1, refits=(0.1,) * 3, again=(0.1,) * 3, ratio=1.0, p_value=0.5, turns=False
+    )
     monkeypatch.setattr(job, "rotation_test", lambda *_, **__: found)
     with pytest.raises(KeyboardInterrupt):
         begun(2)
@@ -335,7 +337,9 @@ def test_directions_turn_where_the_test_says_so_and_a_resumed_run_asks_once(
 
     def says_so(*_, **__):
         asked.append(1)
-        return RotationTest(score=0.2, refits=(0.1,) * 3, ratio=2.0, p_value=0.001, turns=True)
+        return RotationTest(
+            score=0.2, refits=(0.1,) * 3, again=(0.1,) * 3, ratio=2.0, p_value=0.001, turns=True
+        )
 
     monkeypatch.setattr(job, "rotation_test", says_so)
     recipe, folder = Recipe(steps=6), tmp_path / "one"
