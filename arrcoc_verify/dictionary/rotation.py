@@ -32,7 +32,11 @@ from arrcoc_verify.errors import UsageError
 COORDINATES = 11
 """Principal coordinates of the query that are looked at."""
 LEAST_RATIO = 2.0
-"""Ratio (see `RotationTest`) that counts as turning, whatever its p-value."""
+"""Least ratio (see `RotationTest`) that counts as turning, whatever its p-value.
+
+After few steps one latent may still serve features of different queries, which is no turning and
+more than refits know of: there the p-value alone says so too often (see `stillness`).
+"""
 LEAST_FIRINGS = 20
 GROUPS = 64
 """Different queries up to which residuals are drawn within a query."""
