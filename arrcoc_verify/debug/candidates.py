@@ -14,6 +14,7 @@ from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.diagnosis import Diagnosis
 from arrcoc_verify.debug.parts import Part, View
 from arrcoc_verify.debug.patching import PatchEdit, applied
+from arrcoc_verify.debug.places import moves_of
 from arrcoc_verify.debug.remedies import Candidate
 from arrcoc_verify.debug.weights import of_weights
 from arrcoc_verify.errors import ArrcocError
@@ -142,7 +143,20 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
     rank_ones = _rank_ones(found, part)
     here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
     weights = of_weights(found, part)
-    return [*made, *rank_ones, *weights, *here, *_powers(found, part), *_demanded(found, part)]
+    moves = [
+        PatchEdit(kind="place", target=site.name, words={"operation": name},
+                  said=f"{site.name} {name}")
+        for name in moves_of(found.bench.grid) if both.actual.shape == both.cells.shape
+    ]  # fmt: skip
+    return [
+        *moves,
+        *made,
+        *rank_ones,
+        *weights,
+        *here,
+        *_powers(found, part),
+        *_demanded(found, part),
+    ]
 
 
 def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from arrcoc_verify.debug import derive, likeness
 from arrcoc_verify.debug.bench import native
 from arrcoc_verify.debug.pictures import OPERATIONS
+from arrcoc_verify.debug.places import moved
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
 from arrcoc_verify.model import Model, Site, Step, along_channel, patches_last, spread
@@ -30,7 +32,7 @@ FORMAT = "arrcoc-verify.repair.1"
 ENTRY = "repair"
 """Of the file's metadata, that holds form, edits and record as JSON."""
 KINDS = ("affine", "curve", "power", "tilt", "bias", "permute", "rank_one", "derive", "alike",
-         "picture", "query", "weight")  # fmt: skip
+         "place", "picture", "query", "weight")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +84,9 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
             writes = derive.writer if edit.kind == "derive" else likeness.writer
             write = _inside(writes(model, site, edit.words, edit.tensors), site, model, edit)
             made = with_write(made, edit.target, write, *derive.sources(model, names))
+        elif edit.kind == "place":
+            move = partial(moved, site=model.site(edit.target), grid=model.declaration.grid)
+            made = with_write(made, edit.target, partial(move, name=edit.words["operation"]))
         elif edit.kind == "weight":
             made = _with_weight(made, edit)
         else:

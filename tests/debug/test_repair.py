@@ -18,6 +18,7 @@ from arrcoc_verify.debug.patching import (
     weights_edited,
     writer,
 )
+from arrcoc_verify.debug.places import MOVES, moves_of
 from arrcoc_verify.debug.planted import diagnose, plant
 from arrcoc_verify.debug.repair import MARGIN, Tried, repair
 from arrcoc_verify.debug.rewrite import with_write
@@ -232,3 +233,18 @@ def test_an_edit_that_moves_what_was_right_is_beyond_the_margin():
     assert row.within
     assert replace(row, where_right=MARGIN).within
     assert not replace(row, where_right=MARGIN + 1e-9).within
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_a_displaced_map_is_moved_back_to_the_bit(sound, cases, name):
+    site = sound.role("query_relevance")
+    displaced = with_write(
+        sound, site.name,
+        lambda value: MOVES[name](value.reshape(-1, 16, 16)).reshape(value.shape),
+    )  # fmt: skip
+    edit = PatchEdit(kind="place", target=site.name, words={"operation": name})
+
+    assert not torch.equal(tokens(sound, cases), tokens(displaced, cases))
+    assert torch.equal(tokens(sound, cases), tokens(applied(displaced, [edit]), cases))
+    assert moves_of((16, 16)) == list(MOVES)
+    assert "with rows and columns exchanged" not in moves_of((8, 16))
