@@ -3,16 +3,21 @@
 An activation is `decoded + error`, the error being whatever the dictionary leaves. Latents are
 written by the difference of decoded values, so an un-edited splice is the model, bit for bit, and
 ablating all latents and the error together leaves the decoder's bias.
+
+A latent is a `Feature`. That of a conditional dictionary belongs to the examples of the run that it
+was spliced into: it is read and written with the query that each of them was asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from arrcoc_verify.dictionary.architecture import Dictionary
+from arrcoc_verify.edit import Write
 from arrcoc_verify.errors import ShapeMismatch, UsageError
-from arrcoc_verify.feature import Feature
+from arrcoc_verify.feature import Change, Feature
 from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.model import Model
 
@@ -130,13 +135,107 @@ class Splice:
         return Edit(site=self.site, value=new, where=where, label=label)
 
     def feature(self, latent: int) -> Feature:
-        """Return one latent as a feature.
+        """Return one latent as a feature; a conditional one for this run's examples only.
 
         Raises:
-            UsageError: there is no such latent, or it turns with the query or is conditional:
-                use `ablate` and `edited`, which know the run's queries.
+            UsageError: there is no such latent.
         """
-        return latent_feature(self.model, self.site, self.dictionary, latent)
+        if self._query is None:
+            return latent_feature(self.model, self.site, self.dictionary, latent)
+        _check_latent(self.dictionary, latent)
+        each = [self._asked(latent, query) for query in self._query.split(1)]
+        return _Asked(
+            site=self.site, read=lambda value: _read_each(each, value), channel=self._axis,
+            direction=self.dictionary.W_dec.detach()[latent], label=each[0].label,
+            each=tuple(each),
+        )  # fmt: skip
+
+    def _asked(self, latent: int, query: Tensor) -> Feature:
+        """Return a conditional latent under one query, `[1, query]`."""
+        dictionary, axis = self.dictionary, self._axis
+
+        def read(value: Tensor) -> Tensor:
+            with torch.no_grad():
+                codes = dictionary.encode(value.movedim(axis, -1).float(), query)
+            return codes[..., latent]
+
+        direction = dictionary.W_dec.detach()[latent]
+        if dictionary.config.turns:
+            turn = dictionary.turned(query, 2).detach()[0]
+            direction = direction + turn @ dictionary.dec_turn.detach()[:, latent]
+        return Feature(
+            site=self.site, read=read, direction=direction, channel=axis,
+            label=f"{self.site} latent {latent}",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked(Feature):
+    """A conditional latent in the examples of one run; `direction` is that of a turn of 0.
+
+    Attributes:
+        each: the latent under the query of each example.
+    """
+
+    each: tuple[Feature, ...]
+
+    def write(self, change: Change, where: Tensor | None = None, label: str = "") -> Edit:
+        """Return the edit that replaces the coefficient by `change` of it, an example at a time."""
+        writes = [one.write(change).write for one in self.each]
+
+        def of(rows: slice) -> Write:
+            return lambda value: _written_each([w for w in writes[rows] if w is not None], value)
+
+        return _EachExample(
+            site=self.site, write=of(slice(None)), where=where, label=label or self.label,
+            of=of, count=len(writes),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EachExample(Edit):
+    """An edit that writes to each example of a run as its place in the run says.
+
+    Attributes:
+        of: what writes to a slice of the examples.
+        count: examples of the run.
+    """
+
+    of: Callable[[slice], Write]
+    count: int
+
+    def require_length(self, count: int) -> None:
+        """Raise ShapeMismatch when the edit is made for another number of examples."""
+        super().require_length(count)
+        if count != self.count:
+            raise ShapeMismatch(
+                f"edit of {self.site!r}: its latent is conditional on the queries of "
+                f"{self.count} examples, the run has {count}: splice into that run"
+            )
+
+    def part(self, rows: slice) -> Edit:
+        """Return the edit for a slice of the examples."""
+        part = super().part(rows)
+        object.__setattr__(part, "write", self.of(rows))
+        return part
+
+
+def _read_each(each: Sequence[Feature], value: Tensor) -> Tensor:
+    if len(value) != len(each):
+        raise ShapeMismatch(
+            f"{each[0].label} is conditional on the queries of {len(each)} examples, got "
+            f"activations of {len(value)}: splice into their run"
+        )
+    return torch.cat([one.read(part) for one, part in zip(each, value.split(1), strict=True)])
+
+
+def _written_each(writes: Sequence[Write], value: Tensor) -> Tensor:
+    return torch.cat([write(part) for write, part in zip(writes, value.split(1), strict=True)])
+
+
+def _check_latent(dictionary: Dictionary, latent: int) -> None:
+    if not 0 <= latent < dictionary.config.latents:
+        raise UsageError(f"latents are 0 to {dictionary.config.latents - 1}, got {latent}")
 
 
 def latent_feature(model: Model, site: str, dictionary: Dictionary, latent: int) -> Feature:
@@ -145,11 +244,10 @@ def latent_feature(model: Model, site: str, dictionary: Dictionary, latent: int)
     Raises:
         UsageError: there is no such latent, or its codes depend on a query.
     """
-    if not 0 <= latent < dictionary.config.latents:
-        raise UsageError(f"latents are 0 to {dictionary.config.latents - 1}, got {latent}")
+    _check_latent(dictionary, latent)
     if dictionary.config.query or dictionary.config.transcoder:
         raise UsageError(
-            "a conditional latent is read with its run's query: use Splice.ablate and Splice.edited"
+            "a conditional latent is read with its run's query: use Splice(run, ...).feature"
         )
     axis = model.site(site).axes.index("channel")
 

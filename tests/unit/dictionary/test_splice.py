@@ -43,8 +43,9 @@ def test_an_unedited_splice_is_the_model_bit_for_bit(base, query):
     assert torch.equal(after.allocation.tokens, base.allocation.tokens)
 
 
-def test_features_and_error_add_up_to_the_whole(base):
-    spliced = Splice(base, SITE, dictionary())
+@pytest.mark.parametrize("shape", [{}, {"query": 12}, {"query": 12, "turns": 2}])
+def test_features_and_error_add_up_to_the_whole(base, shape):
+    spliced = Splice(base, SITE, dictionary(**shape))
     every = range(96)
     whole = spliced.contribution(every) + spliced.error + spliced.dictionary.b_dec.detach()
     torch.testing.assert_close(whole, base[SITE].double(), rtol=0, atol=1e-6)
@@ -79,6 +80,60 @@ def test_a_latent_is_a_feature_whose_ablation_is_the_splices(base):
     other = resume(base, edits=[spliced.ablate([latent])])[SITE]
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
     assert not torch.equal(one, base[SITE])
+
+
+@pytest.mark.parametrize("turns", [0, 2])
+def test_a_conditional_latent_is_a_feature_of_its_run(base, turns):
+    spliced = Splice(base, SITE, dictionary(12, turns=turns))
+    latent = int((spliced.codes > 0).sum((0, 1)).argmax())
+    feature = spliced.feature(latent)
+    torch.testing.assert_close(feature.read(base[SITE]), spliced.codes[..., latent])
+    for edit in (feature.write(lambda old: old), feature.steer(0.0)):
+        after = resume(base, edits=[edit])
+        assert torch.equal(after[SITE], base[SITE])
+        assert torch.equal(after.allocation.tokens, base.allocation.tokens)
+    one = resume(base, edits=[feature.ablate()])[SITE]
+    other = resume(base, edits=[spliced.ablate([latent])])[SITE]
+    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert not torch.equal(one, base[SITE])
+    # Each example has the direction of its own query.
+    moved = resume(base, edits=[feature.steer(0.5)])[SITE] - base[SITE]
+    unit = torch.zeros_like(spliced.codes)
+    unit[..., latent] = 0.5
+    query = base["query.embedding"].float().flatten(1)
+    wanted = spliced.dictionary.decode(unit, query=query) - spliced.dictionary.decode(
+        0 * unit, query=query
+    )
+    torch.testing.assert_close(moved.float(), wanted.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_conditional_edit_does_not_hang_on_how_a_run_is_cut_into_batches(base):
+    made, latent = dictionary(12), 3
+    found = []
+    for size in (1, 2, 3):
+        cut = run(base.model, base.images, base.queries, read=list(base.model.sites),
+                  batch_size=size)  # fmt: skip
+        where = torch.zeros(3, 256, dtype=torch.bool)
+        where[2, 40:60] = True
+        feature = Splice(cut, SITE, made).feature(latent)
+        after = resume(cut, edits=[feature.clamp(0.7, where)])
+        again = resume(after, edits=[], read=["knowing.information"])
+        assert torch.equal(again[SITE], after[SITE])
+        assert torch.equal(after[SITE][:2], cut[SITE][:2])
+        found.append(after[SITE])
+    torch.testing.assert_close(found[0], found[2], rtol=0, atol=1e-6)
+    torch.testing.assert_close(found[1], found[2], rtol=0, atol=1e-6)
+
+
+def test_a_conditional_latent_is_not_for_other_examples(base):
+    feature = Splice(base, SITE, dictionary(12)).feature(3)
+    fewer = run(base.model, base.images[:2], base.queries[:2], read=[SITE])
+    with pytest.raises(ShapeMismatch, match="queries of 3 examples, the run has 2"):
+        resume(fewer, edits=[feature.ablate()])
+    with pytest.raises(ShapeMismatch, match="queries of 3 examples, got activations of 2"):
+        feature.read(fewer[SITE])
+    with pytest.raises(UsageError, match="latents are 0 to 95"):
+        Splice(base, SITE, dictionary(12)).feature(96)
 
 
 def test_a_planted_feature_moves_the_score_by_its_coefficient(base):
