@@ -4,7 +4,8 @@ A conditional dictionary is compared, seed by seed on the same batches, with an 
 as many parameters, with one of as many latents (both of the same L0), and with one trained on
 shuffled queries. The word `helps` is given only if it explains more than all on judged samples, if
 the wrong query costs, and if nothing is smuggled: no image is drawn from the query alone, noise
-does not fire more latents, and firing does not depend on the query by more bits than are to be had.
+does not fire more latents, firing does not depend on the query by more bits than are to be had, and
+a query that is not the image's own can be read from the code no better than the right one.
 """
 
 import json
@@ -33,12 +34,16 @@ NULL_IMAGE = 0.001
 """Most of the data's variance that the query alone may draw."""
 BITS_SLACK = 0.1
 """Bits above the ceiling that estimation error may explain: this share of it, and so many more."""
+SHUFFLES = 8
+"""Times that queries are shuffled to find what bits are counted where there are none."""
 L0_SLACK = 0.05
 """Relative difference of L0 that still counts as matched."""
 NOISE_SLACK = 0.05
 """Latents, as a share of L0, that noise may fire beyond those of the unconditional twin."""
 LEAST_GAIN = 0.01
 """Smallest gain of FVE that matters."""
+TWIN_SLACK = 0.02
+"""Difference of FVE and F1 that still counts as none between the twins that know no query."""
 MIN_SEEDS = 3
 ARMS = ("conditional", "matched_unconditional", "unconditional", "shuffled_query")
 """A conditional dictionary and its twins."""
@@ -57,6 +62,8 @@ class Case:
         codes: planted codes of the judged samples, or None.
         ceiling: most bits that conditioning may save, as far as known; what an unconditional code's
             firing tells of the query is allowed in any case.
+        recovered: share of the model's tokens that a dictionary's reconstruction recovers, by
+            independent unit, `[unit]`; None where there is no model.
     """
 
     source: Source
@@ -66,6 +73,7 @@ class Case:
     directions: Tensor | None = None
     codes: Tensor | None = None
     ceiling: float = 0.0
+    recovered: Callable[[Dictionary], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +87,7 @@ class Fit:
         parameters, alive_parameters: trained numbers, and those of latents that are used.
         bits: sum over latents of what the query says of their firing.
         mcc, f1: against planted truth, None without.
+        tokens: share of the model's tokens recovered, None without a model.
     """
 
     fve: float
@@ -89,6 +98,7 @@ class Fit:
     bits: float
     mcc: float | None
     f1: float | None
+    tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +112,10 @@ class Smuggling:
         bits: what the query says of firing.
         ceiling: most bits allowed.
         probe: share of swapped queries told from the codes; chance: of guessing.
-        passed: null image, noise and bits are inside their bounds.
+        probe_bits: what the codes say of a swapped query at least, by the probe's hits.
+        probe_ceiling: the same of a sample's own query in planted or unconditional codes: a query
+            that the image does not belong to may not be read better than the right one.
+        passed: null image, noise, bits and the probe's bits are inside their bounds.
     """
 
     null_image: float
@@ -112,6 +125,8 @@ class Smuggling:
     ceiling: float
     probe: float
     chance: float
+    probe_bits: float
+    probe_ceiling: float
     passed: bool
 
 
@@ -126,6 +141,8 @@ class Comparison:
         shuffled_query: of the twin trained on shuffled queries.
         gain: interval of the gain of FVE over the twin with as many parameters, over units.
         gain_over_unconditional, gain_over_shuffled: the same over the other twins.
+        tokens_gain: twin -> interval of the gain of tokens recovered, over units; None without a
+            model.
         wrong_query_cost: FVE lost when samples are encoded with another query, mean over seeds.
         smuggling: see there.
         helps: conditioning helps.
@@ -139,6 +156,7 @@ class Comparison:
     gain: tuple[float, float, float]
     gain_over_unconditional: tuple[float, float, float]
     gain_over_shuffled: tuple[float, float, float]
+    tokens_gain: dict[str, tuple[float, float, float]] | None
     wrong_query_cost: float
     smuggling: Smuggling
     helps: bool
@@ -221,17 +239,25 @@ def _digest(samples: Samples) -> str:
 @torch.no_grad()
 def compared(case: Case, arms: Mapping[str, Sequence[Dictionary]]) -> Comparison:
     """Judge dictionaries as `trained` returns them."""
-    fits = {name: tuple(_fit(case, one) for one in made) for name, made in arms.items()}
+    moved = _recovered(case, arms)
+    fits = {
+        name: tuple(
+            _fit(case, one, None if moved is None else float(moved[name][at].mean()))
+            for at, one in enumerate(made)
+        )
+        for name, made in arms.items()
+    }
     ours = arms["conditional"]
     gains = {name: _gain(case, ours, arms[name]) for name in ARMS[1:]}
     wrong = shuffled(case.judged, 7)
     cost = _mean([_fve(case.judged, one) - _fve(wrong, one) for one in ours])
     leak = smuggling(case, ours, arms["unconditional"])
-    reasons = _against(fits, gains, cost, leak)
+    causal = None if moved is None else {name: _gain_of_tokens(moved, name) for name in ARMS[1:]}
+    reasons = (*_against(fits, gains, cost, leak), *_against_tokens(causal), *_unlike(fits))
     return Comparison(
         **fits, gain=gains["matched_unconditional"],
         gain_over_unconditional=gains["unconditional"],
-        gain_over_shuffled=gains["shuffled_query"],
+        gain_over_shuffled=gains["shuffled_query"], tokens_gain=causal,
         wrong_query_cost=cost, smuggling=leak, helps=not reasons, reasons=reasons,
     )  # fmt: skip
 
@@ -267,6 +293,32 @@ def _against(
     return tuple(text for against, text in said if against)
 
 
+def _against_tokens(gains: Mapping[str, tuple[float, float, float]] | None) -> tuple[str, ...]:
+    return tuple(
+        f"recovers no more of the model's tokens than {_TWINS[name]}"
+        for name, (_, low, _) in (gains or {}).items() if not low > 0
+    )  # fmt: skip
+
+
+def _unlike(fits: Mapping[str, tuple[Fit, ...]]) -> tuple[str, ...]:
+    """Return in what the twin that got other samples' queries is not like one that got none."""
+    found = []
+    for key, word in (("fve", "variance explained"), ("f1", "F1"), ("bits", "bits")):
+        one, other = (
+            _mean([getattr(fit, key) for fit in fits[name]])
+            for name in ("shuffled_query", "unconditional")
+        )
+        if one is None:
+            continue
+        slack = BITS_SLACK * (1 + other) if key == "bits" else TWIN_SLACK
+        if not abs(one - other) <= slack:
+            found.append(
+                f"the twin trained on shuffled queries is not like one without: {word} "
+                f"{one:.3f}, {other:.3f}"
+            )
+    return tuple(found)
+
+
 def smuggling(
     case: Case, dictionaries: Sequence[Dictionary], twins: Sequence[Dictionary]
 ) -> Smuggling:
@@ -284,19 +336,27 @@ def smuggling(
     plain = _mean([_noise_l0(judged, one, left) for one in twins])
     bits = _mean([_bits(case, one) for one in dictionaries])
     ceiling = max(case.ceiling, _mean([_bits(case, one) for one in twins]))
-    probe = _mean([_probe(case, one) for one in dictionaries])
-    allowed = ceiling * (1 + BITS_SLACK) + BITS_SLACK
+    probes = [_swapped_probe(case, one) for one in dictionaries]
+    said, honest = _mean([told for _, told in probes]), _own_probe(case, twins)
     l0 = _mean(
         [float((one.encode(judged.x, judged.query) > 0).sum(1).float().mean()) for one in twins]
     )
-    passed = null <= NULL_IMAGE and bits <= allowed and noise <= plain + NOISE_SLACK * l0
+    passed = (
+        null <= NULL_IMAGE and noise <= plain + NOISE_SLACK * l0
+        and bits <= _allowed(ceiling) and said <= _allowed(honest)
+    )  # fmt: skip
     return Smuggling(
         null_image=null, noise_l0=noise, noise_l0_unconditional=plain, bits=bits, ceiling=ceiling,
-        probe=probe, chance=1 / len(case.asked.unique()), passed=bool(passed),
+        probe=_mean([hit for hit, _ in probes]), chance=1 / len(case.asked.unique()),
+        probe_bits=said, probe_ceiling=honest, passed=bool(passed),
     )  # fmt: skip
 
 
-def _fit(case: Case, dictionary: Dictionary) -> Fit:
+def _allowed(ceiling: float) -> float:
+    return ceiling * (1 + BITS_SLACK) + BITS_SLACK
+
+
+def _fit(case: Case, dictionary: Dictionary, tokens: float | None) -> Fit:
     codes = dictionary.encode(case.judged.x, case.judged.query)
     used = (codes > 0).any(0)
     found = None
@@ -308,7 +368,7 @@ def _fit(case: Case, dictionary: Dictionary) -> Fit:
         dead=silent / len(used), parameters=dictionary.parameter_count(),
         alive_parameters=dictionary.parameter_count() - silent * dictionary.latent_parameters(),
         bits=_bits(case, dictionary), mcc=None if found is None else found.mcc,
-        f1=None if found is None else found.f1,
+        f1=None if found is None else found.f1, tokens=tokens,
     )  # fmt: skip
 
 
@@ -342,22 +402,61 @@ def _gain(
         total += _errors(case.judged, twin) - _errors(case.judged, one)
     names, place = case.units.unique(return_inverse=True)
     sums = torch.zeros(len(names)).index_add(0, place, total / len(ours))
-    each = (sums / torch.bincount(place)).double().numpy()
-    found = mean_interval(each, level=0.99)
+    return _interval(sums / torch.bincount(place))
+
+
+def _recovered(
+    case: Case, arms: Mapping[str, Sequence[Dictionary]]
+) -> dict[str, list[Tensor]] | None:
+    """Return what each dictionary recovers of the tokens, `[unit]`, by arm and seed."""
+    if case.recovered is None:
+        return None
+    return {name: [case.recovered(one) for one in made] for name, made in arms.items()}
+
+
+def _gain_of_tokens(moved: Mapping[str, Sequence[Tensor]], name: str) -> tuple[float, float, float]:
+    ours, theirs = (torch.stack(list(moved[arm])).mean(0) for arm in ("conditional", name))
+    return _interval(ours - theirs)
+
+
+def _interval(each: Tensor) -> tuple[float, float, float]:
+    """Return the mean over units and its 99 % interval."""
+    found = mean_interval(each.double().numpy(), level=0.99)
     return float(found.value), float(found.low), float(found.high)
 
 
 def _bits(case: Case, dictionary: Dictionary) -> float:
-    """Return sum over latents of H(fires) - H(fires | query), less the plug-in bias."""
-    fires = (dictionary.encode(case.judged.x, case.judged.query) > 0).double()
-    _, place = case.asked.unique(return_inverse=True)
+    return query_bits(_fires(dictionary, case.judged), case.asked)
+
+
+def query_bits(fires: Tensor, asked: Tensor) -> float:
+    """Return what the query says of firing: the sum over latents of H(fires) - H(fires | query).
+
+    Counted from samples this lies above 0 where the query says nothing, by an amount that hangs on
+    how rare latents are. The mean under shuffled queries, which say nothing, is that amount at any
+    density, and is taken off.
+
+    Args:
+        fires: `[sample, latent]`, bool.
+        asked: number of each sample's query, `[sample]`.
+    """
+    generator = torch.Generator().manual_seed(11)
+    orders = [torch.randperm(len(asked), generator=generator) for _ in range(SHUFFLES)]
+    values = fires.double()
+    nothing = _mean([_counted_bits(values, asked[order]) for order in orders])
+    return _counted_bits(values, asked) - float(nothing)
+
+
+def _counted_bits(fires: Tensor, asked: Tensor) -> float:
+    _, place = asked.unique(return_inverse=True)
     count = torch.bincount(place).double()
     each = torch.zeros(len(count), fires.shape[1], dtype=torch.float64).index_add(0, place, fires)
-    each = each / count[:, None]
-    inside = (_entropy(each) * (count / count.sum())[:, None]).sum(0)
-    alive = int((fires.sum(0) > 0).sum())
-    bias = (len(count) - 1) * alive / (2 * len(fires) * math.log(2))
-    return float((_entropy(fires.mean(0)) - inside).sum()) - bias
+    inside = (_entropy(each / count[:, None]) * (count / count.sum())[:, None]).sum(0)
+    return float((_entropy(fires.mean(0)) - inside).sum())
+
+
+def _fires(dictionary: Dictionary, samples: Samples) -> Tensor:
+    return dictionary.encode(samples.x, samples.query) > 0
 
 
 def _entropy(p: Tensor) -> Tensor:
@@ -386,21 +485,51 @@ def _noise_l0(samples: Samples, dictionary: Dictionary, size: float) -> float:
     return float((dictionary.encode(noise, samples.query) > 0).sum(1).float().mean())
 
 
-def _probe(case: Case, dictionary: Dictionary) -> float:
-    """Return the accuracy of naive Bayes at telling a swapped query from what fires."""
+def _swapped_probe(case: Case, dictionary: Dictionary) -> tuple[float, float]:
+    """Return how well a query that is another sample's is told from what fires; see `_probe`."""
     order = torch.randperm(len(case.asked), generator=torch.Generator().manual_seed(5))
     swapped = replace(case.judged, query=_at(case.judged.query, order))
-    fires = (dictionary.encode(swapped.x, swapped.query) > 0).double()
-    _, place = case.asked[order].unique(return_inverse=True)
-    half = len(fires) // 2
-    queries = int(place.max()) + 1
-    count = torch.bincount(place[:half], minlength=queries).double()
-    chance = torch.zeros(queries, fires.shape[1], dtype=torch.float64)
-    chance.index_add_(0, place[:half], fires[:half])
+    return _probe(_fires(dictionary, swapped), case.asked[order])
+
+
+def _own_probe(case: Case, twins: Sequence[Dictionary]) -> float:
+    """Return the bits of a sample's own query that planted or unconditional codes say."""
+    said = _mean([_probe(_fires(one, case.judged), case.asked)[1] for one in twins])
+    planted = 0.0 if case.codes is None else _probe(case.codes > 0, case.asked)[1]
+    return max(float(said), planted)
+
+
+def _probe(fires: Tensor, asked: Tensor) -> tuple[float, float]:
+    """Return how often naive Bayes tells the query from what fires, and the bits that this takes.
+
+    It learns from one half of the samples and is judged on the other.
+    """
+    order = torch.randperm(len(asked), generator=torch.Generator().manual_seed(6))
+    queries, place = asked[order].unique(return_inverse=True)
+    values, half = fires[order].double(), len(asked) // 2
+    count = torch.bincount(place[:half], minlength=len(queries)).double()
+    chance = torch.zeros(len(queries), values.shape[1], dtype=torch.float64)
+    chance.index_add_(0, place[:half], values[:half])
     chance = (chance + 0.5) / (count[:, None] + 1)
-    score = fires[half:] @ chance.log().T + (1 - fires[half:]) @ (1 - chance).log().T
+    score = values[half:] @ chance.log().T + (1 - values[half:]) @ (1 - chance).log().T
     guess = (score + (count + 1e-9).log()).argmax(1)
-    return float((guess == place[half:]).double().mean())
+    hits = float((guess == place[half:]).double().mean())
+    return hits, bits_of_hits(hits, torch.bincount(place))
+
+
+def bits_of_hits(hits: float, count: Tensor) -> float:
+    """Return the least bits about a query with which it can be told so often (Fano's inequality).
+
+    Args:
+        hits: share of queries that are told rightly.
+        count: samples of each query, `[query]`.
+    """
+    share = count.double() / count.sum()
+    if len(share) < 2 or hits <= float(share.max()):
+        return 0.0  # no more than always saying the commonest
+    unsure = float(torch.special.entr(share).sum()) / math.log(2)
+    wrong = float(_entropy(torch.tensor(hits, dtype=torch.float64)))
+    return max(0.0, unsure - wrong - (1 - hits) * math.log2(len(share) - 1))
 
 
 def _at(value: Tensor | None, order: Tensor) -> Tensor | None:

@@ -71,7 +71,7 @@ def quality(lab: Lab, kept: Kept) -> Quality:
         fve=float(1 - splice.error.square().sum() / spread),
         l0=float(fires.sum(1).double().mean()), dead=float((~fires.any(0)).double().mean()),
         density=tuple(density),
-        tokens_recovered_mean=_recovered(changed, _changed(lab, _mean(lab, kept.site))),
+        tokens_recovered_mean=_recovered(changed, _changed(lab, mean_ablation(lab, kept.site))),
         tokens_recovered_zero=_recovered(
             changed, _changed(lab, Edit(site=kept.site, write=torch.zeros_like))
         ),
@@ -79,7 +79,8 @@ def quality(lab: Lab, kept: Kept) -> Quality:
     )  # fmt: skip
 
 
-def _mean(lab: Lab, site: str) -> Edit:
+def mean_ablation(lab: Lab, site: str) -> Edit:
+    """Return the edit that puts the mean over scenes and patches in a site's place."""
     held = lab.clean[site]
     mean = held.double().flatten(0, 1).mean(0) if held.ndim == 3 else held.double().mean(0)
     return Edit(site=site, value=mean.to(held.dtype).expand_as(held).clone())

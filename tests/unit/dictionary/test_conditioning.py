@@ -2,13 +2,22 @@ import json
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 
 from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary import conditioning, planted, stillness
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.conditioning import smuggling, trained
+from arrcoc_verify.dictionary.conditioning import (
+    ARMS,
+    Fit,
+    bits_of_hits,
+    compared,
+    query_bits,
+    smuggling,
+    trained,
+)
 from arrcoc_verify.dictionary.losses import Samples
 from arrcoc_verify.dictionary.rotation import RotationTest, Still, _decided, rotation_test, score
 from arrcoc_verify.dictionary.training import Recipe
@@ -108,6 +117,96 @@ def test_an_exact_code_has_the_planted_information():
     with torch.no_grad():
         found = smuggling(planted.case_of(world), [made], [made])
     assert found.bits == pytest.approx(world.bits, rel=0.05)
+
+
+@pytest.mark.parametrize("chance", [1e-4, 1e-3, 1e-2, 0.1, 0.5])
+def test_firing_that_the_query_says_nothing_of_has_no_bits_however_rare(chance):
+    generator = torch.Generator().manual_seed(0)
+    fires = torch.rand(16384, 384, generator=generator) < chance
+    asked = torch.randint(60, (16384,), generator=generator)
+    assert abs(query_bits(fires, asked)) < 0.05
+
+
+@pytest.mark.parametrize(("some", "none"), [(0.2, 0.002), (0.02, 0.0002)])
+def test_planted_bits_are_counted(some, none):
+    generator = torch.Generator().manual_seed(1)
+    asked = torch.randint(12, (65536,), generator=generator)
+    likely = torch.arange(96) % 12 == asked[:, None]
+    fires = torch.rand(likely.shape, generator=generator) < torch.where(likely, some, none)
+
+    def entropy(p):
+        return -p * np.log2(p) - (1 - p) * np.log2(1 - p)
+
+    mean = (some + 11 * none) / 12
+    known = 96 * (entropy(mean) - (entropy(some) + 11 * entropy(none)) / 12)
+    assert query_bits(fires, asked) == pytest.approx(known, rel=0.05)
+
+
+def test_bits_of_hits_are_those_of_a_channel_that_errs_evenly():
+    even = torch.ones(8)
+    assert bits_of_hits(1.0, even) == pytest.approx(3.0)
+    assert bits_of_hits(1 / 8, even) == 0.0
+    assert bits_of_hits(0.0, even) == 0.0  # worse than guessing says nothing
+    assert bits_of_hits(0.5, even) == pytest.approx(3 - 1 - 0.5 * np.log2(7))
+    assert bits_of_hits(0.9, torch.tensor([90, 10])) == 0.0  # the commonest, always
+
+
+def test_a_swapped_query_may_not_be_read_better_than_the_right_one_in_the_true_code():
+    world = exact()
+    honest, twin = true_dictionary(world), true_dictionary(world)
+    with torch.no_grad():
+        honest.W_query.copy_(0.02 * world.chance.logit())
+        found = smuggling(planted.case_of(world), [honest], [twin])
+        assert 0.5 < found.probe_ceiling < found.ceiling
+        assert found.probe_bits < 0.1
+        honest.W_query.copy_(world.chance.logit() * 2 + 12.5)  # nothing but the query fires
+        found = smuggling(planted.case_of(world), [honest], [twin])
+    assert found.probe == pytest.approx(1.0)
+    assert found.probe_bits == pytest.approx(np.log2(12), abs=0.01)
+    assert not found.passed
+
+
+def fit(**changed):
+    figures = {
+        "fve": 0.8, "l0": 2.0, "dead": 0.0, "parameters": 1, "alive_parameters": 1, "bits": 3.0,
+        "mcc": None, "f1": None,
+    }  # fmt: skip
+    return Fit(**figures | changed)
+
+
+def test_twins_that_know_no_query_must_be_alike():
+    fits = {name: (fit(),) * 3 for name in ARMS}
+    assert conditioning._unlike(fits) == ()
+    for changed, word in (({"fve": 0.77}, "variance"), ({"bits": 3.5}, "bits")):
+        (said,) = conditioning._unlike(fits | {"shuffled_query": (fit(**changed),) * 3})
+        assert word in said
+    (said,) = conditioning._unlike(
+        {"shuffled_query": (fit(f1=0.5),) * 3, "unconditional": (fit(f1=0.6),) * 3}
+    )
+    assert "F1 0.500, 0.600" in said
+
+
+def test_without_planted_truth_help_must_be_a_cause_too():
+    world = small("prior")
+    case, made = planted.case_of(world), true_dictionary(world)
+    with torch.no_grad():
+        ours = true_dictionary(world)
+        ours.W_query.copy_(0.02 * world.chance.logit())
+    arms = {name: [made] * 3 for name in ARMS} | {"conditional": [ours] * 3}
+    assert compared(case, arms).tokens_gain is None
+    units = torch.linspace(0.1, 0.2, 10, dtype=torch.float64)
+
+    def recovered(dictionary):
+        return 0.5 + units if dictionary is ours else torch.full((10,), 0.5).double()
+
+    found = compared(replace(case, recovered=recovered), arms)
+    value, low, _ = found.tokens_gain["shuffled_query"]
+    assert value == pytest.approx(0.15)
+    assert low > 0
+    assert found.conditional[0].tokens == pytest.approx(0.65)
+    assert not [reason for reason in found.reasons if "tokens" in reason]
+    still = compared(replace(case, recovered=lambda _: torch.zeros(10)), arms)
+    assert len([reason for reason in still.reasons if "tokens" in reason]) == 3
 
 
 def test_a_world_that_turns_scores_and_one_that_does_not_scores_little():

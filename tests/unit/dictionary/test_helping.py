@@ -8,9 +8,9 @@ from arrcoc_verify.adapters import load
 from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary import conditioning
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.helping import case_of, helping, store_beside
+from arrcoc_verify.dictionary.helping import case_of, helping, recovering, store_beside
 from arrcoc_verify.dictionary.job import Plan, source_of
-from arrcoc_verify.dictionary.storage import TWINS, find_dictionaries, load_dictionary
+from arrcoc_verify.dictionary.storage import TWINS, Kept, find_dictionaries, load_dictionary
 from arrcoc_verify.dictionary.twins import matched
 from arrcoc_verify.errors import StoreError, TooFewUnits, UsageError
 from arrcoc_verify.lab import Lab
@@ -70,6 +70,27 @@ def test_the_query_is_not_said_to_help_where_it_does_not_reach(trained, lab):
     assert "the wrong query costs nothing" in found.reasons
     assert abs(found.wrong_query_cost) < 0.01
     assert len(found.conditional) == len(found.shuffled_query) == 3
+    assert set(found.tokens_gain) == {"matched_unconditional", "unconditional", "shuffled_query"}
+
+
+def test_tokens_recovered_are_those_of_the_dictionary_in_the_sites_own_scale(lab):
+    both = torch.cat([torch.eye(48), -torch.eye(48)])
+    exact = Dictionary(DictionaryConfig(architecture="standard", d_in=48, latents=96, k=8))
+    with torch.no_grad():
+        exact.W_dec.copy_(both)
+        exact.W_enc.copy_(both)
+        exact.b_dec.copy_(torch.linspace(-1, 1, 48))  # right in any scale
+    found = recovering(lab, Kept(dictionary=exact, about={"site": SITE}), 4.0)
+    torch.testing.assert_close(
+        found(exact), torch.ones(len(set(lab.clusters()))).double(), atol=1e-2, rtol=0
+    )
+    with torch.no_grad():
+        exact.W_enc.zero_()
+        exact.b_dec.copy_(4.0 * lab.clean[SITE].flatten(0, -2).mean(0))
+    left = 1 - found(exact)  # the mean in the model's scale is mean ablation: 1 over all pictures
+    assert float(left.square().mean().sqrt()) == pytest.approx(1.0, abs=1e-3)
+    wanted = (4.0 * lab.clean[SITE].flatten(0, -2).mean(0)).float()
+    assert torch.equal(exact.b_dec.detach(), wanted)  # what was given is left as it was
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_trained(trained, lab, tmp_path):
