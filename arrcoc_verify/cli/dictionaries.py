@@ -343,6 +343,7 @@ def quality(
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.dictionary.conditioning import MIN_SEEDS
+    from arrcoc_verify.dictionary.quality import answer_site
     from arrcoc_verify.lab import Lab
 
     config = settled(given)
@@ -356,10 +357,14 @@ def quality(
     _warn_of_one_l0(data)
     if conditioning and not any(one["config"]["query"] for one in data.values()):
         warn(f"note: no dictionary in {folder} is conditional: train some with --conditional")
-    columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)",
-               "#control by 4", "query helps")  # fmt: skip
+    columns = ("dictionary", "#FVE", "#L0", "#dead", "#tokens recovered (mean)", "#(zero)", "#task",
+               "#control by 4", "#stable", "query helps")  # fmt: skip
     rows = [_quality_row(name, one) for name, one in data.items()]
     console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
+    _print_probes(data)
+    if answer_site(model) is None:
+        line(f"{model.name} declares no answer: what a dictionary leaves of its task is not "
+             "applicable")  # fmt: skip
     for name, one in data.items():
         if (held := one["conditioning"]) is not None:
             _say_conditioning(name, held)
@@ -370,10 +375,12 @@ def quality(
 def _measured(lab: Any, folder: Path, seeds: int, store: Path | None) -> dict[str, dict[str, Any]]:
     """Return the figures of each dictionary of a site of the model, by the name of its folder."""
     from arrcoc_verify.dictionary.quality import quality as measure
+    from arrcoc_verify.dictionary.quality import stabilities
     from arrcoc_verify.dictionary.storage import find_dictionaries, load_dictionary
 
     places = find_dictionaries(folder)
     data: dict[str, dict[str, Any]] = {}
+    loaded: dict[str, Any] = {}
     with progress() as tell:
         for at, place in enumerate(places):
             name = str(place.relative_to(folder))
@@ -383,14 +390,17 @@ def _measured(lab: Any, folder: Path, seeds: int, store: Path | None) -> dict[st
             if kept.site not in lab.model.sites or shape.blocks or shape.transcoder:
                 warn(f"note: {name} is left out: no autoencoder of a site of {lab.model.name}")
                 continue
+            loaded[name] = kept
             data[name] = {
                 "site": kept.site, "config": shape.plain(), **measure(lab, kept).plain(),
-                "conditioning": None,
+                "stability": None, "conditioning": None,
             }  # fmt: skip
             if shape.query and seeds:
                 data[name]["conditioning"] = _conditioned(lab, kept, place, store, seeds, tell)
     if not data:
         raise UsageError(f"no dictionary in {folder} is of a site of {lab.model.name}")
+    for name, stable in stabilities(loaded).items():
+        data[name]["stability"] = stable
     return data
 
 
@@ -402,8 +412,24 @@ def _quality_row(name: str, one: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         name, f"{one['fve']:.3f}", f"{one['l0']:.1f}", f"{one['dead']:.0%}",
         f"{one['tokens_recovered_mean']:.3f}", f"{one['tokens_recovered_zero']:.3f}",
-        "" if one["control"] is None else f"{one['control'][4]:.0%}", helps,
+        _figure(one["task_recovered_mean"]),
+        "" if one["control"] is None else f"{one['control'][4]:.0%}", _figure(one["stability"]),
+        helps,
     )  # fmt: skip
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _print_probes(data: Mapping[str, Any]) -> None:
+    rows = [
+        (name, fact, *(f"{probe[key]:.3f}" for key in ("latents", "activations", "chance")))
+        for name, one in data.items() for fact, probe in one["probes"].items()
+    ]  # fmt: skip
+    if rows:
+        columns = ("dictionary", "fact", "#latents", "#activations", "#chance")
+        console().print(table("Facts told by linear probes, on other photographs", columns, rows))
 
 
 def _conditioned(

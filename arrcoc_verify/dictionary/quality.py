@@ -2,23 +2,27 @@
 
 Figures of the code (FVE, L0, dead, density) and of the model that reads the reconstruction in the
 activation's place: the share of the allocation that is recovered, against mean and zero ablation of
-the site (as loss recovered is for language models; Bricken et al. 2023). Sparse control is the
+the site (as loss recovered is for language models; Bricken et al. 2023), and likewise the answer of
+a model that answers. Sparse control is the
 share of the effect of a whole patched region that the `count` most changed latents carry.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from arrcoc_verify.dictionary.probing import Probe, probes
 from arrcoc_verify.dictionary.recovery import mean_correlation
 from arrcoc_verify.dictionary.splice import Splice
 from arrcoc_verify.dictionary.storage import Kept
-from arrcoc_verify.graph import Edit, Run
+from arrcoc_verify.graph import Edit, Run, resume
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import token_change
+from arrcoc_verify.model import Model
 
 CONTROL = (1, 4, 16)
 """Numbers of latents at which sparse control is read."""
@@ -37,6 +41,10 @@ class Quality:
         density: share of latents whose density lies below 1e-4, to 1e-3, 1e-2, 1e-1, and above.
         tokens_recovered_mean, tokens_recovered_zero: 1 - change of tokens under the reconstruction
             over that under mean or zero ablation; 1 is perfect, 0 as bad as ablation.
+        task_recovered_mean, task_recovered_zero: likewise of the model's answer, by the divergence
+            (Kullback-Leibler) from its own one; None where a model declares no answer, or ablation
+            does not change it.
+        probes: fact of the scenes -> how well linear probes tell it, see `probing`.
         control: number of latents -> share of the whole edit's effect on the target's tokens;
             None where a change of the query does not reach the site.
     """
@@ -47,6 +55,9 @@ class Quality:
     density: tuple[float, ...]
     tokens_recovered_mean: float
     tokens_recovered_zero: float
+    task_recovered_mean: float | None
+    task_recovered_zero: float | None
+    probes: dict[str, Probe]
     control: dict[int, float] | None
 
     def plain(self) -> dict[str, Any]:
@@ -66,15 +77,18 @@ def quality(lab: Lab, kept: Kept) -> Quality:
     share = fires.double().mean(0)
     low = [float((share < edge).double().mean()) for edge in EDGES]
     density = [b - a for a, b in zip([0.0, *low], [*low, 1.0], strict=True)]
-    changed = _changed(lab, splice.reconstructed())
+    drawn, mean = splice.reconstructed(), mean_ablation(lab, kept.site)
+    zero = Edit(site=kept.site, write=torch.zeros_like)
+    changed = _changed(lab, drawn)
     return Quality(
         fve=float(1 - splice.error.square().sum() / spread),
         l0=float(fires.sum(1).double().mean()), dead=float((~fires.any(0)).double().mean()),
         density=tuple(density),
-        tokens_recovered_mean=_recovered(changed, _changed(lab, mean_ablation(lab, kept.site))),
-        tokens_recovered_zero=_recovered(
-            changed, _changed(lab, Edit(site=kept.site, write=torch.zeros_like))
-        ),
+        tokens_recovered_mean=_recovered(changed, _changed(lab, mean)),
+        tokens_recovered_zero=_recovered(changed, _changed(lab, zero)),
+        task_recovered_mean=_task_recovered(lab, drawn, mean),
+        task_recovered_zero=_task_recovered(lab, drawn, zero),
+        probes=_probes(lab, kept.site, splice.codes, value),
         control=_control(lab, kept, splice, query),
     )  # fmt: skip
 
@@ -93,6 +107,40 @@ def _changed(lab: Lab, edit: Edit) -> float:
 
 def _recovered(changed: float, ablated: float) -> float:
     return 1 - changed / ablated if ablated > 0 else float("nan")
+
+
+def _probes(lab: Lab, site: str, codes: Tensor, value: Tensor) -> dict[str, Probe]:
+    if not lab.model.site(site).per_patch:
+        return {}
+    return probes(lab, codes.flatten(1, -2), value.flatten(1, -2))
+
+
+def answer_site(model: Model) -> str | None:
+    """Return the site of a model's answer: numbers of the whole picture that come after the tokens.
+
+    They are taken for the logits of classes.
+    """
+    fits = (
+        site.name for site in model.sites.values()
+        if site.stage == "realising" and site.axes == ("image", "channel")
+    )  # fmt: skip
+    return next(fits, None)
+
+
+def _task_recovered(lab: Lab, drawn: Edit, ablated: Edit) -> float | None:
+    """Return 1 - divergence of the answer under the reconstruction over that under ablation."""
+    name = answer_site(lab.model)
+    if name is None:
+        return None
+
+    def answer(*edits: Edit) -> Tensor:
+        return resume(lab.clean, edits=edits, read=[name])[name].double().log_softmax(-1)
+
+    clean = answer()
+    drawn_from, ablated_from = (
+        float((clean.exp() * (clean - answer(edit))).sum(-1).mean()) for edit in (drawn, ablated)
+    )
+    return 1 - drawn_from / ablated_from if ablated_from > 0 else None
 
 
 def _control(lab: Lab, kept: Kept, splice: Splice, query: str | None) -> dict[int, float] | None:
@@ -127,3 +175,25 @@ def stability(one: Kept, others: Sequence[Kept]) -> float:
     """Return the mean over other seeds of the mean absolute cosine of matched directions."""
     found = [mean_correlation(one.dictionary.W_dec, other.dictionary.W_dec)[0] for other in others]
     return sum(found) / len(found)
+
+
+def stabilities(kept: Mapping[str, Kept]) -> dict[str, float]:
+    """Return the stability of each dictionary that others are equal to but for the seed, by name.
+
+    Equal are site, configuration and recipe. What nothing says the recipe of is left out.
+    """
+    alike: dict[str, dict[str, Kept]] = {}
+    for name, one in kept.items():
+        recipe = one.about.get("recipe")
+        if isinstance(recipe, Mapping) and "seed" in recipe:
+            rest = {key: value for key, value in recipe.items() if key != "seed"}
+            form = json.dumps([one.site, one.dictionary.config.plain(), rest], sort_keys=True)
+            alike.setdefault(form, {})[name] = one
+    found = {}
+    for group in alike.values():
+        for name, one in group.items():
+            seed = one.about["recipe"]["seed"]
+            others = [other for other in group.values() if other.about["recipe"]["seed"] != seed]
+            if others:
+                found[name] = stability(one, others)
+    return found

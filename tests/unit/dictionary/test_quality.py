@@ -7,7 +7,8 @@ import torch
 from arrcoc_verify.adapters import load
 from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.quality import quality, stability
+from arrcoc_verify.dictionary.probing import probes
+from arrcoc_verify.dictionary.quality import answer_site, quality, stabilities, stability
 from arrcoc_verify.dictionary.storage import Kept, save_dictionary
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.scenes.compose import scenes
@@ -79,11 +80,100 @@ def test_equal_dictionaries_are_stable_and_random_ones_are_not():
     assert stability(seeded(0), [seeded(1), seeded(2)]) < 0.6
 
 
-def test_the_command_measures_every_dictionary(tmp_path):
+def test_stability_is_over_seeds_of_one_recipe_only():
+    def made(seed, steps=5, k=8, site=SITE):
+        config = DictionaryConfig(d_in=48, latents=100, k=k)
+        about = {"site": site, "recipe": {"steps": steps, "seed": seed}}
+        return Kept(dictionary=Dictionary(config, seed=0), about=about)
+
+    each = {
+        "a": made(0), "b": made(1), "same seed": made(0), "longer": made(2, steps=6),
+        "denser": made(3, k=9), "elsewhere": made(4, site="knowing.information_features"),
+        "unknown": replace(made(5), about={"site": SITE}),
+    }  # fmt: skip
+    found = stabilities(each)
+    assert found == {name: pytest.approx(1.0) for name in ("a", "b", "same seed")}
+    assert stabilities({"a": each["a"], "same seed": each["same seed"]}) == {}
+
+
+def test_probes_tell_what_codes_hold_and_no_more(lab):
+    patches = lab.target.shape
+    known = torch.zeros(*patches, 3)
+    known[..., 0] = lab.target
+    known[..., 1] = lab.distractor
+    found = probes(lab, known, torch.zeros_like(known))
+    assert found["object"].latents == found["asked"].latents == 1.0
+    assert found["object"].activations == found["asked"].activations == found["asked"].chance == 0.5
+    assert found["object"].patches == lab.target.numel()
+    assert found["asked"].patches == int((lab.target | lab.distractor).sum())
+    noise = torch.rand(*patches, 4, generator=torch.Generator().manual_seed(0))
+    assert probes(lab, noise, noise)["object"].latents == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_probe_is_judged_on_photographs_that_it_did_not_see(lab):
+    # Each picture marks its target in a latent of its own: nothing to learn for other pictures.
+    own = torch.zeros(*lab.target.shape, len(lab))
+    for at in range(len(lab)):
+        own[at, :, at] = lab.target[at].float()
+    assert probes(lab, own, own)["asked"].latents == 0.5
+
+
+def test_labels_are_probed_where_both_halves_of_the_photographs_have_them(lab):
+    assert "label" not in probes(lab, torch.rand(*lab.target.shape, 2), lab.clean[SITE])
+    scene = lab.scenes[0]
+    named = [
+        replace(one, target=replace(one.target, label=("fish", "dog")[at // 2 % 2]))
+        for at, one in enumerate(scenes("select", per_cluster=1)[:12])
+    ]
+    assert scene.name == named[0].name
+    other = Lab(lab.model, named)
+    codes = torch.zeros(*other.target.shape, 2)
+    for at, one in enumerate(named):
+        codes[at, :, 0] = 1.0 if one.target.label == "fish" else -1.0
+    found = probes(other, codes, torch.zeros_like(codes))["label"]
+    assert found.latents == 1.0
+    assert found.chance == found.activations == 0.5
+
+
+def test_a_model_without_an_answer_has_no_task_to_recover(lab):
+    assert answer_site(lab.model) is None
+    found = quality(lab, kept())
+    assert found.task_recovered_mean is found.task_recovered_zero is None
+
+
+def test_the_task_is_recovered_as_far_as_the_answer_is():
+    lab = Lab(load("reference:trained"), scenes("select", per_cluster=1)[:3])
+    site = "attending.features"
+    value = lab.clean[site]
+    channels = value.shape[-1]
+    both = torch.cat([torch.eye(channels), -torch.eye(channels)])
+    made = Dictionary(
+        DictionaryConfig(architecture="standard", d_in=channels, latents=2 * channels, k=8)
+    )
+    with torch.no_grad():
+        made.W_dec.copy_(both)
+        made.W_enc.copy_(both)
+    exact = quality(lab, Kept(dictionary=made, about={"site": site}))
+    assert exact.task_recovered_mean == pytest.approx(1.0, abs=1e-2)
+    assert exact.task_recovered_zero == pytest.approx(1.0, abs=1e-2)
+    with torch.no_grad():
+        made.W_enc.zero_()
+        made.b_dec.copy_(value.flatten(0, 1).double().mean(0))
+    mean = quality(lab, Kept(dictionary=made, about={"site": site}))
+    assert mean.task_recovered_mean == pytest.approx(0.0, abs=1e-2)
+
+
+def test_the_command_measures_every_dictionary(tmp_path, capsys):
     save_dictionary(tmp_path / "a", kept())
     told = tmp_path / "told.json"
     assert command(["quality", str(tmp_path), "--json", str(told)]) == 0
-    assert json.loads(told.read_text())["dictionaries"]["a"]["fve"] == pytest.approx(1.0)
+    one = json.loads(told.read_text())["dictionaries"]["a"]
+    assert one["fve"] == pytest.approx(1.0)
+    assert one["stability"] is one["task_recovered_mean"] is None
+    assert one["probes"]["object"]["latents"] == pytest.approx(
+        one["probes"]["object"]["activations"], abs=0.05
+    )
+    assert "declares no answer" in capsys.readouterr().out
     save_dictionary(tmp_path / "b" / "c", replace(kept(), about={"site": "no.such"}))
     assert command(["quality", str(tmp_path / "b")]) == 4
 
