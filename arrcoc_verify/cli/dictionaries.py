@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,35 @@ from arrcoc_verify.cli.ending import Stopped
 from arrcoc_verify.cli.output import console, line, new_folder, progress, table, warn, write_json
 from arrcoc_verify.cli.reading import settled
 from arrcoc_verify.config import REFERENCE
-from arrcoc_verify.errors import StoreError, UsageError
+from arrcoc_verify.errors import StoreError, UnknownName, UsageError
 
 
 def conditioning(
-    *, seed: int, seeds: int, steps: int, resume: Path | None, json: Path | None
+    *,
+    seed: int,
+    seeds: int,
+    steps: int,
+    resume: Path | None,
+    json: Path | None,
+    architectures: Sequence[str] = (),
 ) -> int:
     """Judge the planted worlds; 1 when one of them does not come out as planted."""
     from arrcoc_verify.dictionary import planted
+    from arrcoc_verify.dictionary.architecture import ARCHITECTURES
     from arrcoc_verify.dictionary.conditioning import ARMS
-    from arrcoc_verify.scenes import fixtures
 
     if steps < 1:
         raise UsageError(f"wanted at least one step of training, got {steps}")
-    phrases = planted.read_phrases(fixtures.folder() / "queries" / "phrases.safetensors")
+    for name in architectures:
+        if name not in ARCHITECTURES:
+            raise UnknownName("architecture", name, ARCHITECTURES)
+    judge = _planted_report(architectures)
     with progress() as tell:
-        count = iter(range(10**6))
+        count, most = iter(range(10**6)), planted.fits(seeds, len(architectures))
         try:
-            found = planted.report(
-                seed=seed, seeds=seeds, steps=steps, phrases=phrases, folder=resume,
-                tell=lambda text: tell(text, next(count), planted.fits(seeds)),
+            found = judge(
+                seed=seed, seeds=seeds, steps=steps, folder=resume,
+                tell=lambda text: tell(text, next(count), most),
             )  # fmt: skip
         except KeyboardInterrupt:
             kept = "nothing is kept without --resume DIR"
@@ -81,6 +91,17 @@ def still(*, seed: int, count: int, steps: int, json: Path | None) -> int:
     write_json(json, found)
     line(f"{found['seconds']:.0f} s, peak {provenance.peak_mib():.0f} MiB")
     return 0 if stillness.calibrated(found) else 1
+
+
+def _planted_report(architectures: Sequence[Any]) -> Any:
+    """Return what judges all worlds, or for some architectures those where it must and must not."""
+    from arrcoc_verify.dictionary import planted
+    from arrcoc_verify.scenes import fixtures
+
+    if architectures:
+        return partial(planted.by_architecture, architectures)
+    phrases = planted.read_phrases(fixtures.folder() / "queries" / "phrases.safetensors")
+    return partial(planted.report, phrases=phrases)
 
 
 def train(

@@ -32,6 +32,14 @@ def conditioning(
             "Instead, test so many worlds that do not turn, and count those said to.",
         ),
     ] = None,
+    architecture: Annotated[
+        list[str] | None,
+        _option(
+            "--architecture",
+            "A",
+            "Judge this one instead, only where it must win and must not win; repeatable.",
+        ),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Judge query conditioning on worlds where it must win, where it must not, and where it turns.
@@ -42,14 +50,15 @@ def conditioning(
     """
     from arrcoc_verify.cli import dictionaries
 
-    if still is None:
-        code = dictionaries.conditioning(
-            seed=seed, seeds=seeds, steps=steps, resume=resume, json=json
-        )
-    elif resume is not None:
-        raise UsageError("nothing is kept of --still worlds: wanted --still or --resume, got both")
-    else:
-        code = dictionaries.still(seed=seed, count=still, steps=steps, json=json)
+    if still is not None and (resume is not None or architecture):
+        other = "--resume" if resume is not None else "--architecture"
+        raise UsageError(f"wanted --still or {other}, got both: --still worlds have neither")
+    if still is not None:
+        raise typer.Exit(dictionaries.still(seed=seed, count=still, steps=steps, json=json))
+    code = dictionaries.conditioning(
+        seed=seed, seeds=seeds, steps=steps, resume=resume, json=json,
+        architectures=architecture or (),
+    )  # fmt: skip
     raise typer.Exit(code)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from arrcoc_verify.dictionary.architecture import Architecture, Dictionary, DictionaryConfig
-from arrcoc_verify.dictionary.conditioning import Case, compared, smuggling, trained
+from arrcoc_verify.dictionary.conditioning import ARMS, Case, compared, smuggling, trained
 from arrcoc_verify.dictionary.rotation import RotationTest, rotation_test
 from arrcoc_verify.dictionary.training import Recipe
 from arrcoc_verify.dictionary.worlds import TURNS, Kind, World
@@ -20,6 +20,8 @@ EXPECTED: dict[Kind, bool] = {"prior": True, "irrelevant": False, "gain": False,
 """World -> whether the offset of the thresholds must be said to help."""
 IN_WORDS: tuple[Kind, ...] = ("prior", "irrelevant")
 """Worlds that are asked with text embeddings, too."""
+PAIR: tuple[Kind, ...] = ("prior", "irrelevant")
+"""Worlds where conditioning must win and must not win, for any architecture."""
 L0 = 1.76
 PUSH = 8.0
 """What a smuggler multiplies the query's offsets by."""
@@ -46,18 +48,20 @@ def config_of(world: World, architecture: Architecture = "batchtopk") -> Diction
     )  # fmt: skip
 
 
-def judge_world(
+def judge_world(  # noqa: PLR0913 - each is named at the call
     world: World,
     *,
     steps: int,
     seeds: Sequence[int],
     must_help: bool,
+    architecture: Architecture = "batchtopk",
     tell: Tell = lambda _: None,
     folder: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, list[Dictionary]]]:
     """Return what conditioning does in a world as JSON data, and the dictionaries it rests on."""
     case = case_of(world)
-    arms = trained(case, config_of(world), Recipe(steps=steps), seeds, tell, folder)
+    config = config_of(world, architecture)
+    arms = trained(case, config, Recipe(steps=steps), seeds, tell, folder)
     found = compared(case, arms)
     data = found.plain() | {"must_help": must_help, "right": found.helps == must_help}
     return data, arms
@@ -181,6 +185,50 @@ def report(
     }  # fmt: skip
 
 
+def by_architecture(
+    architectures: Sequence[Architecture],
+    *,
+    seed: int = 0,
+    seeds: int = 3,
+    steps: int = 1000,
+    tell: Tell = lambda _: None,
+    folder: Path | None = None,
+) -> dict[str, Any]:
+    """Return what conditioning does for each architecture where it must win and where it must not.
+
+    Args:
+        architectures: see `ARCHITECTURES`; each is compared with twins of its own kind.
+        seed: as of `report`, whose form the result has; whether directions turn is not asked.
+        seeds: as of `report`.
+        steps: as of `report`.
+        tell: as of `report`.
+        folder: as of `report`.
+    """
+    began, each = time.perf_counter(), range(seed, seed + seeds)
+    worlds: dict[str, Any] = {}
+    caught: dict[str, Any] = {}
+    for architecture in architectures:
+        for kind in PAIR:
+            world, name = World.make(kind, seed=seed), f"{architecture}, {kind}"
+            worlds[name], arms = judge_world(
+                world, steps=steps, seeds=each, must_help=EXPECTED[kind],
+                tell=_prefixed(tell, name), architecture=architecture, folder=_inside(folder, name),
+            )  # fmt: skip
+            if kind == "prior":
+                caught[name] = smugglers(world, arms["conditional"][0], arms["unconditional"][0])
+    all_caught = _all_caught(caught)
+    return {
+        "right": all(one["right"] for one in worlds.values()) and all_caught,
+        "architectures": list(architectures), "worlds": worlds, "rotation": {},
+        "smuggling": {"smugglers": caught, "passed": all_caught},
+        "seed": seed, "seeds": seeds, "steps": steps, "seconds": time.perf_counter() - began,
+    }  # fmt: skip
+
+
+def _all_caught(caught: Mapping[str, Any]) -> bool:
+    return all(bad["caught"] for one in caught.values() for bad in one.values())
+
+
 def _inside(folder: Path | None, name: str) -> Path | None:
     return None if folder is None else folder / name.replace(", ", "-").replace(" ", "-")
 
@@ -193,7 +241,7 @@ def _summed(
     worlds: Mapping[str, Any], rotation: Mapping[str, Any], caught: Mapping[str, Any]
 ) -> dict[str, Any]:
     still = [one["turns"] for one in rotation.values() if one.get("must_turn") is False]
-    all_caught = all(bad["caught"] for one in caught.values() for bad in one.values())
+    all_caught = _all_caught(caught)
     honest = worlds["prior"]["smuggling"]
     return {
         "right": all(one["right"] for one in (*worlds.values(), *rotation.values())) and all_caught,
@@ -215,16 +263,19 @@ def read_phrases(path: Path) -> Tensor:
     return load_file(path)["phrases"].float()
 
 
-def fits(seeds: int) -> int:
-    """Return how often `report` tells what it does, with text embeddings."""
+def fits(seeds: int, architectures: int = 0) -> int:
+    """Return how often `report`, with text embeddings, or `by_architecture` tells what it does."""
+    if architectures:
+        return architectures * len(PAIR) * len(ARMS) * seeds
     worlds = len(EXPECTED) + len(IN_WORDS)
-    return (worlds + 1) * 4 * seeds + len(EXPECTED) + 1
+    return (worlds + 1) * len(ARMS) * seeds + len(EXPECTED) + 1
 
 
 def judged(found: Mapping[str, Any]) -> dict[str, Any]:
     """Return every comparison of a report by name, the turning dictionary's with them."""
-    turning = found["rotation"]["turning dictionary"]
-    return {**found["worlds"], "turning, directions turn": turning}
+    turning = found["rotation"].get("turning dictionary")
+    more = {} if turning is None else {"turning, directions turn": turning}
+    return {**found["worlds"], **more}
 
 
 def conclusions(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:

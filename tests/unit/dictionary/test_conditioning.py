@@ -209,6 +209,33 @@ def test_without_planted_truth_help_must_be_a_cause_too():
     assert len([reason for reason in still.reasons if "tokens" in reason]) == 3
 
 
+def test_an_architecture_is_judged_where_conditioning_must_win_and_must_not(monkeypatch):
+    asked = []
+
+    def quick(case, config, recipe, seeds, tell, folder):
+        asked.append((config.architecture, config.k, folder))
+        return trained(case, config, recipe, seeds, tell, folder)
+
+    monkeypatch.setattr(planted, "trained", quick)
+    told = []
+    found = planted.by_architecture(["topk"], steps=80, tell=told.append)
+    assert asked == [("topk", 2.0, None)] * 2
+    assert len(told) == planted.fits(3, 1)
+    won, lost = found["worlds"]["topk, prior"], found["worlds"]["topk, irrelevant"]
+    assert (won["must_help"], lost["must_help"]) == (True, False)
+    assert won["gain_over_shuffled"][1] > 0 > lost["gain"][1]
+    assert not lost["helps"]
+    assert {seed["l0"] for seed in won["conditional"]["seeds"]} == {2.0}
+    rows = planted.conclusions(found)
+    assert [row[0] for row in rows] == ["topk, prior", "topk, irrelevant"] + ["topk, prior"] * 2
+    assert rows[1][2] == "right"
+
+
+def test_the_command_refuses_an_architecture_that_is_not_one(capsys):
+    assert command(["conditioning", "--architecture", "top"]) == 4
+    assert "did you mean 'topk'" in capsys.readouterr().err
+
+
 def test_a_world_that_turns_scores_and_one_that_does_not_scores_little():
     scores = {}
     for kind in ("turning", "gain"):
