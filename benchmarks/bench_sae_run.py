@@ -21,10 +21,12 @@ from arrcoc_verify.dictionary.sparse_world import probe_ceiling
 from arrcoc_verify.report.atomic import make_folder, write_text
 from benchmarks import bench_sae_peers
 from benchmarks.bench_sae_engines import own
-from benchmarks.bench_sae_world import DEFAULT, SETTINGS, Setting, sparse_world
+from benchmarks.bench_sae_world import BY_K, DEFAULT, SETTINGS, Setting, sparse_world
 from benchmarks.measure import machine
 
 ROOT = Path(__file__).resolve().parents[1]
+ENOUGH = 0.95
+"""Share of the best final F1 whose first reaching is told of each library."""
 console = Console(stderr=True, width=120)
 
 
@@ -72,17 +74,22 @@ def measured(
     workers = {name: Worker(python, options) for name, python in pythons.items()}
     try:
         with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(setting.name, total=(setting.rounds + 3) * len(workers))
+            turns = setting.rounds * (1 + setting.followed) + 3
+            task = progress.add_task(setting.name, total=turns * len(workers))
             trained = _Trained(workers, lambda: progress.advance(task))
             trained.make(setting=setting.name, seed=options.seed, device=options.device,
                          threads=options.threads)  # fmt: skip
             trained.all(do="steps", first=0, count=setting.warm)
-            rounds = []
+            rounds, scored = [], []
+            if setting.followed:
+                scored.append((setting.warm, trained.all(do="score")))
             for number in range(setting.rounds):
                 trained.turn()
                 first = setting.warm + number * setting.steps
                 rounds.append(trained.all(do="steps", first=first, count=setting.steps))
-            scores = trained.all(do="score")
+                if setting.followed or number == setting.rounds - 1:
+                    scored.append((first + setting.steps, trained.all(do="score")))
+            scores = scored[-1][1]
     finally:
         for worker in workers.values():
             worker.close()
@@ -91,7 +98,8 @@ def measured(
         {"probe_ceiling_f1": probe_ceiling(sparse_world(setting, options.seed))}
         if setting.correlated else {}
     )  # fmt: skip
-    return summary(setting, rounds, scores, trained.problems) | ceiling
+    told = way(scored, list(scores)) if setting.followed else {}
+    return summary(setting, rounds, scores, trained.problems) | ceiling | told
 
 
 class _Trained:
@@ -158,6 +166,38 @@ def summary(
             "problems": dict(problems)}  # fmt: skip
 
 
+def way(
+    scored: Sequence[tuple[int, Mapping[str, Mapping[str, float]]]], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return each library's scores by the number of steps, and when it was good enough.
+
+    Args:
+        scored: (steps done, scores by library), in order; the last are the final ones.
+        names: libraries that did not fail.
+    """
+    curves = {
+        name: [{"step": step, "fve": each[name]["fve"], "f1": each[name]["f1"]}
+               for step, each in scored]
+        for name in names
+    }  # fmt: skip
+    wanted = ENOUGH * max((curve[-1]["f1"] for curve in curves.values()), default=0.0)
+    first = {
+        name: next((int(at["step"]) for at in curve if at["f1"] >= wanted), None)
+        for name, curve in curves.items()
+    }
+    return {"on_the_way": curves, "steps_to_quality": {"f1": wanted, "steps": first}}
+
+
+def by_k(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return FVE and F1 of each library on the planted world by k, as far as it was measured."""
+    each = {one["setting"]["k"]: one for one in results if one["setting"]["name"] in BY_K}
+    return {
+        str(k): {name: {"fve": found["fve"], "f1": found["f1"]}
+                 for name, found in each[k]["libraries"].items()}
+        for k in sorted(each)
+    }  # fmt: skip
+
+
 def shown(result: Mapping[str, Any]) -> None:
     """Print one setting as a table."""
     told = result["setting"]
@@ -180,6 +220,10 @@ def shown(result: Mapping[str, Any]) -> None:
     if "probe_ceiling_f1" in result:
         console.print(f"  F1 of logistic probes that know the truth: "
                       f"{result['probe_ceiling_f1']:.4f}")  # fmt: skip
+    if "steps_to_quality" in result:
+        sought = result["steps_to_quality"]
+        each = ", ".join(f"{name} {step or 'never'}" for name, step in sought["steps"].items())
+        console.print(f"  steps to F1 {sought['f1']:.4f}, {ENOUGH:.0%} of the best: {each}")
     for name, why in result["problems"].items():
         console.print(f"  {name} failed: {why}")
 
@@ -241,7 +285,7 @@ def main(given: Sequence[str] | None = None) -> int:
         "schema": 1, "seed": options.seed,
         "precision": "float32" if options.device == "cpu" else "float32, products in TF32",
         "machine": before | {"load_after": machine()["load"]}, "peers": told,
-        **results[0], "also": results[1:],
+        **results[0], "also": results[1:], "planted_by_k": by_k(results),
     }  # fmt: skip
     make_folder(options.json.parent)
     write_text(options.json, json.dumps(report, indent=2) + "\n")

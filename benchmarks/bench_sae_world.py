@@ -1,6 +1,6 @@
 """What the libraries are trained on: activations of planted features, any batch by its number."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class Setting:
         lr: of Adam, constant, the same for all.
         held_out: samples that scores are taken on.
         correlated: features of `SparseWorld`, correlated and with parents, not independent ones.
+        followed: scores are taken after the warm steps and after every round, too.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Setting:
     lr: float
     held_out: int = 8192
     correlated: bool = False
+    followed: bool = False
 
     @property
     def total(self) -> int:
@@ -56,6 +58,10 @@ class Setting:
         return asdict(self) | {"total_steps": self.total}
 
 
+_PLANTED = Setting(
+    name="planted", d_in=64, latents=256, k=8, features=256, active=8, batch=512, warm=50,
+    rounds=25, steps=158, lr=1e-3, correlated=True, followed=True,
+)  # fmt: skip
 SETTINGS = {
     setting.name: setting
     for setting in (
@@ -63,17 +69,20 @@ SETTINGS = {
                 warm=2, rounds=7, steps=4, lr=4e-4),
         Setting(name="small", d_in=64, latents=512, k=12, features=384, active=8, batch=1024,
                 warm=50, rounds=5, steps=290, lr=1e-3),
-        Setting(name="planted", d_in=64, latents=256, k=8, features=256, active=8, batch=512,
-                warm=50, rounds=5, steps=790, lr=1e-3, correlated=True),
+        _PLANTED,
+        replace(_PLANTED, name="planted-k4", k=4),
+        replace(_PLANTED, name="planted-k16", k=16),
         Setting(name="quick", d_in=32, latents=128, k=4, features=64, active=3, batch=256,
-                warm=2, rounds=2, steps=5, lr=1e-3, held_out=512),
+                warm=2, rounds=2, steps=5, lr=1e-3, held_out=512, followed=True),
         Setting(name="gpu", d_in=768, latents=24576, k=32, features=1024, active=24, batch=8192,
                 warm=20, rounds=5, steps=40, lr=4e-4),
         Setting(name="gpu-small", d_in=192, latents=3072, k=32, features=1536, active=24,
                 batch=4096, warm=50, rounds=5, steps=200, lr=1e-3),
     )
 }  # fmt: skip
-DEFAULT = {"cpu": ("wide", "small", "planted"), "cuda": ("gpu", "gpu-small")}
+BY_K = ("planted-k4", "planted", "planted-k16")
+"""One world at half, at its own and at twice its number of active features."""
+DEFAULT = {"cpu": ("wide", "small", *BY_K), "cuda": ("gpu", "gpu-small")}
 
 
 class World:

@@ -12,7 +12,7 @@ from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from benchmarks import bench_sae_peers, bench_sae_run
 from benchmarks.bench_sae_engines import Own, fused
 from benchmarks.bench_sae_run import main, summary
-from benchmarks.bench_sae_world import DEFAULT, SETTINGS, World, sparse_world, world_of
+from benchmarks.bench_sae_world import BY_K, DEFAULT, SETTINGS, World, sparse_world, world_of
 
 QUICK = SETTINGS["quick"]
 
@@ -41,6 +41,12 @@ def test_a_rehearsal_writes_speed_and_scores_and_names_the_library_that_failed(
     assert {"ours/ours_float32_only"} == report["ratios"].keys()
     assert 1 == report["machine"]["threads"]
     assert 12 == report["setting"]["total_steps"]
+    for name, curve in report["on_the_way"].items():
+        assert [2, 7, 12] == [one["step"] for one in curve]
+        assert report["libraries"][name]["f1"] == curve[-1]["f1"]
+        assert report["libraries"][name]["fve"] == curve[-1]["fve"]
+    assert {"ours", "ours_float32_only"} == report["steps_to_quality"]["steps"].keys()
+    assert {} == report["planted_by_k"]
 
 
 def test_a_folder_of_packages_serves_where_no_environment_can_be_made(tmp_path):
@@ -76,6 +82,35 @@ def test_ratios_are_medians_within_rounds():
     assert {"wall": 5.0, "cpu": 3.0} == found["ratios"]["ours/slow"]
     assert QUICK.steps * QUICK.batch / 2.0 == found["libraries"]["ours"]["samples_per_second"]
     assert 0.4 == found["libraries"]["slow"]["fve"]
+
+
+def test_steps_to_quality_are_the_first_at_which_nearly_the_best_was_reached():
+    scored = [
+        (step, {"quick": {"fve": 0.1, "f1": quick}, "slow": {"fve": 0.2, "f1": slow},
+                "failed": {"fve": 0.0, "f1": 1.0}})
+        for step, quick, slow in ((50, 0.40, 0.10), (100, 0.58, 0.30), (150, 0.60, 0.50))
+    ]  # fmt: skip
+    found = bench_sae_run.way(scored, ["quick", "slow"])
+
+    assert pytest.approx(0.57) == found["steps_to_quality"]["f1"]
+    assert {"quick": 100, "slow": None} == found["steps_to_quality"]["steps"]
+    assert {"step": 100, "fve": 0.2, "f1": 0.3} == found["on_the_way"]["slow"][1]
+
+
+def test_the_planted_world_is_met_at_three_k_with_as_many_steps():
+    planted = [SETTINGS[name] for name in BY_K]
+
+    assert [4, 8, 16] == [setting.k for setting in planted]
+    assert {4000} == {setting.total for setting in planted}
+    assert set(BY_K) <= set(DEFAULT["cpu"])
+    results = [
+        {"setting": {"name": name, "k": k}, "libraries": {"ours": {"fve": k / 10, "f1": k / 20}}}
+        for name, k in (("small", 12), ("planted", 8), ("planted-k4", 4))
+    ]
+    assert {
+        "4": {"ours": {"fve": 0.4, "f1": 0.2}}, "8": {"ours": {"fve": 0.8, "f1": 0.4}},
+    } == bench_sae_run.by_k(results)  # fmt: skip
+    assert ["4", "8"] == list(bench_sae_run.by_k(results))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
