@@ -17,7 +17,7 @@ def _option(name: str, metavar: str, text: str) -> Any:
 Json = Annotated[File, _option("--json", "FILE", "Write the result as JSON, too.")]
 
 
-def conditioning(
+def conditioning(  # noqa: PLR0913 - a door: one parameter an option
     seed: Annotated[int, _option("--seed", "N", "Of worlds and dictionaries.")] = 0,
     seeds: Annotated[int, _option("--seeds", "N", "Dictionaries of each kind, 3 or more.")] = 3,
     steps: Annotated[int, _option("--steps", "N", "Of training.")] = 1000,

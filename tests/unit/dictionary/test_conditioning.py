@@ -184,6 +184,8 @@ def test_twins_that_know_no_query_must_be_alike():
         {"shuffled_query": (fit(f1=0.5),) * 3, "unconditional": (fit(f1=0.6),) * 3}
     )
     assert "F1 0.500, 0.600" in said
+    near = {"shuffled_query": (fit(f1=0.57),) * 3, "unconditional": (fit(f1=0.6),) * 3}
+    assert conditioning._unlike(near) == ()
 
 
 def test_without_planted_truth_help_must_be_a_cause_too():
