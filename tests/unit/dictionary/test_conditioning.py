@@ -111,6 +111,25 @@ def test_smugglers_are_caught_and_an_honest_dictionary_is_not():
     assert bad["draws the query"]["null_image"] > 0.01
 
 
+def test_a_smuggler_is_made_of_gates_whose_magnitudes_know_no_query():
+    world = exact()
+    features, channels = world.directions.shape
+    config = DictionaryConfig(
+        architecture="gated", d_in=channels, latents=features, k=2, query=world.phrases.shape[-1]
+    )
+    honest = Dictionary(config)
+    with torch.no_grad():
+        honest.W_dec.copy_(world.directions)
+        honest.W_enc.copy_(world.directions)
+        honest.W_query.copy_(0.02 * world.chance.logit())
+        honest.b_enc.fill_(-0.3)
+    before = {name: value.clone() for name, value in honest.state_dict().items()}
+    bad = planted.smugglers(world, honest, true_dictionary(world))["fires on the query"]
+    assert bad["caught"]
+    assert bad["probe"] > 0.9
+    assert all(torch.equal(before[name], value) for name, value in honest.state_dict().items())
+
+
 def test_an_exact_code_has_the_planted_information():
     world = exact()
     made = true_dictionary(world)
