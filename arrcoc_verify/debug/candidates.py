@@ -48,6 +48,8 @@ def propose(found: Diagnosis) -> list[list[Candidate]]:
     narrow = remedies.of_likeness(found)
     inside = [remedies.of_embeddings(found)] if code == "query_mismatch" else []
     inside.append(_of_parts(found))
+    if code == "budget_competition":
+        groups = [[*group, *narrow] for group in groups]
     groups += [[*group, *narrow] for group in inside if group]
     return [group for group in groups or [narrow] if group]
 
@@ -349,8 +351,12 @@ def _of_alike(site: str, both: _Both) -> list[PatchEdit]:
     key = own - centre
     if float(key.norm()) <= 1e-6 * float(own.norm()):
         return []
-    said = f"{site} shifted where it is like the case's"
-    return [remedies.gated(site, key, centre, wanted - own, said)]
+    return [
+        remedies.gated(
+            site, key, centre, wanted - own, f"{site} shifted where it is like the case's", least
+        )
+        for least in (0.5, 0.8)
+    ]
 
 
 def _orders(own: Tensor, wanted: Tensor) -> list[Tensor]:
@@ -387,6 +393,6 @@ def _rank_ones(found: Diagnosis, part: Part) -> list[PatchEdit]:
             said=f"rank-one edit of {site.name} for what is like the region, over {least:g}",
             tensors={"key": key, "centre": centre, "delta": delta * size, "least": _number(least)},
         )
-        for least in (0.0, 0.5)
+        for least in (0.0, 0.5, 0.8)
         for size in (1.0, 2.0)
     ]  # fmt: skip

@@ -35,7 +35,6 @@ from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
 from arrcoc_verify.scenes.compose import scenes
-from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.stats.interval import proportion_interval
 
 BACK = 0.7
@@ -96,22 +95,36 @@ class Outcome:
         return {cause.code for cause in self.found.causes} == set(self.planted.codes)
 
 
-def shown_to(model: Model, seed: int = 0) -> list[Scene]:
-    """Return the composed scenes of the assert role that faults are planted on."""
+def cases_of(model: Model, seed: int = 0) -> list[Case]:
+    """Return the cases that faults are planted on: composed scenes of the assert role.
+
+    A case has the name of its photograph, which confirms no repair of it.
+    """
     made = scenes(
         "assert", grid=model.declaration.grid, size=scene_size(model), per_cluster=1, seed=seed
     )
-    return list(made[:TRIED])
+    return [
+        replace(make_case(model, s.image, s.query, s.target), name=s.unit) for s in made[:TRIED]
+    ]
 
 
-def cases_of(model: Model, seed: int = 0) -> list[Case]:
-    """Return the cases that faults are planted on."""
-    return [make_case(model, s.image, s.query, s.target) for s in shown_to(model, seed)]
+class Best:
+    """Outcomes of the sound model, on all photographs but one; judged when first asked for."""
 
+    def __init__(self, shared: Shared) -> None:
+        """Take what judges share; the sound model is among it."""
+        self.shared = shared
+        self._kept: dict[str, Outcomes] = {}
 
-def confirming(model: Model, shared: Shared, seed: int = 0) -> Judge:
-    """Return the judge of whole suites; the photographs of the cases themselves are left out."""
-    return Judge(CONFIRMED, shared, [scene.unit for scene in shown_to(model, seed)])
+    def judge(self, case: Case) -> Judge:
+        """Return the judge of whole suites for a case."""
+        return Judge(CONFIRMED, self.shared, [case.name])
+
+    def outcomes(self, case: Case) -> Outcomes:
+        """Return the outcome of each claim without the case's own photograph."""
+        if case.name not in self._kept:
+            self._kept[case.name] = self.judge(case).outcomes(self.shared.sound, ("*",))
+        return self._kept[case.name]
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
@@ -241,17 +254,15 @@ class Row:
 
 
 def row_of(
-    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None,
-    best: Outcomes | None = None,
+    one: Planted, seed: int = 0, *, best: Best | None = None, sound: Donors | None = None,
 ) -> Row:  # fmt: skip
     """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
 
     Args:
         one: what was planted.
         seed: of every draw.
-        shared: runs that judges share; None leaves the suite out.
+        best: judges, and what they say of the sound model; None leaves the suite out.
         sound: donors of the sound model, to save time.
-        best: outcomes of the sound model by claim; needed with `shared`.
     """
     start = time.perf_counter()
     base = Row(
@@ -261,17 +272,17 @@ def row_of(
     if one.skipped:
         return base
     got = diagnose(one, seed, sound)
-    screen = screening(shared) if shared is not None else None
+    screen = screening(best.shared) if best is not None else None
     made = repair(got.found, screen=screen, seed=seed)
     harmed = hidden = None
-    if shared is not None:
-        judge = confirming(shared.sound, shared, seed)
+    if best is not None and one.case is not None:
+        judge = best.judge(one.case)
         made = confirm(made, judge, seed)
-        if made.winner is not None and best is not None:
-            worse = made.winner.flipped_verdicts or ()
-            harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[best[name]])
+        if made.winner is not None:
+            worse, right = made.winner.flipped_verdicts or (), best.outcomes(one.case)
+            harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[right[name]])
             before = judge.known(got.found.bench.model, ("*",))
-            hidden = tuple(name for name in best if RANK[best[name]] < RANK[before[name]])
+            hidden = tuple(name for name in right if RANK[right[name]] < RANK[before[name]])
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
@@ -299,16 +310,13 @@ def run(
     """
     if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
         raise UnknownName("planted failure", ", ".join(names), NAMES)
-    rows, shared = [], Shared(model, seed) if suite else None
-    best: Outcomes | None = None
+    rows, best = [], Best(Shared(model, seed)) if suite else None
     sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            if shared is not None and best is None:
-                best = confirming(model, shared, seed).outcomes(model, ("*",))
-            row = row_of(one, seed, shared=shared, sound=sound, best=best)
+            row = row_of(one, seed, best=best, sound=sound)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

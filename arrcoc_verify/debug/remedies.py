@@ -81,12 +81,17 @@ def of_embeddings(found: Diagnosis) -> list[Candidate]:
     return candidates
 
 
-def gated(site: str, key: Tensor, centre: Tensor, push: Tensor, said: str) -> PatchEdit:
-    """Return the rank-one edit that pushes vectors which lie from `centre` as `key` does."""
-    least = torch.tensor(0.5, dtype=torch.float64)
+def gated(
+    site: str, key: Tensor, centre: Tensor, push: Tensor, said: str, least: float = 0.5
+) -> PatchEdit:
+    """Return the rank-one edit that pushes vectors which lie from `centre` as `key` does.
+
+    It begins at the share `least` of the way from the centre to the key.
+    """
     return PatchEdit(
-        kind="rank_one", target=site, said=said,
-        tensors={"key": key, "centre": centre, "delta": push, "least": least},
+        kind="rank_one", target=site, said=f"{said}, over {least:g}",
+        tensors={"key": key, "centre": centre, "delta": push,
+                 "least": torch.tensor(least, dtype=torch.float64)},
     )  # fmt: skip
 
 
@@ -136,8 +141,9 @@ def of_likeness(found: Diagnosis) -> list[Candidate]:
     """
     bench, roles = found.bench, {part.role for part in found.parts}
     own = [role for role in MAPS if role in roles] if len(roles) == 1 else []
-    late = "demand" if bench.writable("demand") is not None else "relevance"
-    made = [_alike(bench, found.failure.goal, role) for role in dict.fromkeys((*own, late))]
+    behind = bool(roles) and roles <= {"demand", "multiplier", "tokens"}
+    late = ("demand",) if behind else ("relevance", "demand")
+    made = [_alike(bench, found.failure.goal, role) for role in dict.fromkeys((*own, *late))]
     return [(edit,) for edit in made if edit is not None]
 
 

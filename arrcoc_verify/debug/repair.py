@@ -219,7 +219,7 @@ def _moved_where_right(before: Donors, after: Donors, goal: Goal) -> float | Non
 
 
 def repair(
-    found: Diagnosis, *, screen: Screen | None = None, most: int = 5, seed: int = 0
+    found: Diagnosis, *, screen: Screen | None = None, most: int = 6, seed: int = 0
 ) -> Repair:
     """Return the smallest edits that mend a diagnosed case, and what they do to all else.
 
@@ -263,13 +263,10 @@ def _varied(rows: Sequence[Tried], most: int) -> list[Tried]:
 
     The last is the one that moves least elsewhere, so that it is among them.
     """
-    seen: Counter[tuple[tuple[str, str, str, bool], ...]] = Counter()
+    seen: Counter[tuple[tuple[str | bool, ...], ...]] = Counter()
     turns = []
     for row in rows:
-        sort = tuple(
-            (edit.kind, edit.target, edit.words.get("inputs", ""), "mask" in edit.tensors)
-            for edit in row.edits
-        )
+        sort = tuple(map(_sort, row.edits))
         turns.append(seen[sort])
         seen[sort] += 1
     varied = [rows[k] for k in sorted(range(len(rows)), key=turns.__getitem__)]
@@ -279,8 +276,15 @@ def _varied(rows: Sequence[Tried], most: int) -> list[Tried]:
     return [*varied[: most - 1], narrow]
 
 
-def _harm(row: Tried) -> tuple[int, bool]:
-    return len(row.flipped_verdicts or ()), not row.within
+def _sort(edit: PatchEdit) -> tuple[str | bool, ...]:
+    """Return what makes edits alike: kind, target, what it reads, a place, a bias beside a gain."""
+    bias = edit.tensors.get("bias")
+    shifts = bias is not None and bool((bias != 0).any())
+    return edit.kind, edit.target, edit.words.get("inputs", ""), "mask" in edit.tensors, shifts
+
+
+def _harm(row: Tried) -> tuple[int, bool, float]:
+    return len(row.flipped_verdicts or ()), not row.within, row.collateral
 
 
 def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
