@@ -35,6 +35,7 @@ from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
 from arrcoc_verify.scenes.compose import scenes
+from arrcoc_verify.scenes.scene import Scene
 from arrcoc_verify.stats.interval import proportion_interval
 
 BACK = 0.7
@@ -96,35 +97,22 @@ class Outcome:
 
 
 def cases_of(model: Model, seed: int = 0) -> list[Case]:
-    """Return the cases that faults are planted on: composed scenes of the assert role.
+    """Return the cases that faults are planted on: composed scenes of the assert role."""
+    return [make_case(model, s.image, s.query, s.target) for s in _shown(model, seed)]
 
-    A case has the name of its photograph, which confirms no repair of it.
-    """
+
+def _shown(model: Model, seed: int) -> list[Scene]:
+    """Return few objects on two photographs each, so that few are lost to confirming."""
     made = scenes(
-        "assert", grid=model.declaration.grid, size=scene_size(model), per_cluster=1, seed=seed
+        "assert", grid=model.declaration.grid, size=scene_size(model), per_cluster=2, seed=seed
     )
-    return [
-        replace(make_case(model, s.image, s.query, s.target), name=s.unit) for s in made[:TRIED]
-    ]
+    return list(made[:TRIED])
 
 
-class Best:
-    """Outcomes of the sound model, on all photographs but one; judged when first asked for."""
-
-    def __init__(self, shared: Shared) -> None:
-        """Take what judges share; the sound model is among it."""
-        self.shared = shared
-        self._kept: dict[str, Outcomes] = {}
-
-    def judge(self, case: Case) -> Judge:
-        """Return the judge of whole suites for a case."""
-        return Judge(CONFIRMED, self.shared, [case.name])
-
-    def outcomes(self, case: Case) -> Outcomes:
-        """Return the outcome of each claim without the case's own photograph."""
-        if case.name not in self._kept:
-            self._kept[case.name] = self.judge(case).outcomes(self.shared.sound, ("*",))
-        return self._kept[case.name]
+def confirming(model: Model, shared: Shared, seed: int = 0) -> Judge:
+    """Return the judge of whole suites; the objects and photographs of the cases are left out."""
+    shown = {scene.cluster for scene in _shown(model, seed)}
+    return Judge(CONFIRMED, shared, tuple(shown))
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
@@ -254,15 +242,17 @@ class Row:
 
 
 def row_of(
-    one: Planted, seed: int = 0, *, best: Best | None = None, sound: Donors | None = None,
+    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None,
+    best: Outcomes | None = None,
 ) -> Row:  # fmt: skip
     """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
 
     Args:
         one: what was planted.
         seed: of every draw.
-        best: judges, and what they say of the sound model; None leaves the suite out.
+        shared: runs that judges share; None leaves the suite out.
         sound: donors of the sound model, to save time.
+        best: outcomes of the sound model by claim, by the judge of `confirming`; with `shared`.
     """
     start = time.perf_counter()
     base = Row(
@@ -272,17 +262,17 @@ def row_of(
     if one.skipped:
         return base
     got = diagnose(one, seed, sound)
-    screen = screening(best.shared) if best is not None else None
+    screen = screening(shared) if shared is not None else None
     made = repair(got.found, screen=screen, seed=seed)
     harmed = hidden = None
-    if best is not None and one.case is not None:
-        judge = best.judge(one.case)
+    if shared is not None:
+        judge = confirming(shared.sound, shared, seed)
         made = confirm(made, judge, seed)
-        if made.winner is not None:
-            worse, right = made.winner.flipped_verdicts or (), best.outcomes(one.case)
-            harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[right[name]])
+        if made.winner is not None and best is not None:
+            worse = made.winner.flipped_verdicts or ()
+            harmed = tuple(name for name in worse if RANK[judge.last[name]] < RANK[best[name]])
             before = judge.known(got.found.bench.model, ("*",))
-            hidden = tuple(name for name in right if RANK[right[name]] < RANK[before[name]])
+            hidden = tuple(name for name in best if RANK[best[name]] < RANK[before[name]])
     won = made.winner
     return replace(
         base, named=tuple(cause.code for cause in got.found.causes), stage=got.found.stage,
@@ -310,13 +300,16 @@ def run(
     """
     if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
         raise UnknownName("planted failure", ", ".join(names), NAMES)
-    rows, best = [], Best(Shared(model, seed)) if suite else None
+    rows, shared = [], Shared(model, seed) if suite else None
+    best: Outcomes | None = None
     sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            row = row_of(one, seed, best=best, sound=sound)
+            if shared is not None and best is None:
+                best = confirming(model, shared, seed).outcomes(model, ("*",))
+            row = row_of(one, seed, shared=shared, sound=sound, best=best)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

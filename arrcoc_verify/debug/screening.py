@@ -78,7 +78,7 @@ class Judge:
     Attributes:
         roles: of the scenes that verdicts rest on.
         shared: what is not run again for every model.
-        without: photographs that are left out, such as the case's own.
+        without: clusters of scenes that are left out, such as those of the cases.
         alpha: family-wise error of the verdicts.
         last: outcomes of the model that was judged last, by claim.
     """
@@ -123,7 +123,7 @@ class Judge:
     def _scenes(self, model: Model, roles: Sequence[str]) -> list[Scene]:
         grid, size = model.declaration.grid, scene_size(model)
         made = _made(grid, size, tuple(roles), self.shared.seed)
-        return [scene for scene in made if scene.unit not in self.without]
+        return [scene for scene in made if scene.cluster not in self.without]
 
 
 @cache
