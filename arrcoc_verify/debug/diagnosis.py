@@ -181,7 +181,7 @@ def debug(
 
 def _compete(bench: Bench, goal: Goal, causes: Sequence[Cause], notes: _Notes) -> None:
     """Take competitors out in any case, and say what that tells where something else is named."""
-    if any(one.basis == "competition" and one.part for one in notes.evidence):
+    if any(one.part.startswith("competitors") for one in notes.evidence):
         return
     rest = of_competition(bench, goal)
     notes.evidence += rest
@@ -239,7 +239,16 @@ def _causes(
             f"{', '.join(sought.rivals)} alone would bring the tokens back as well: "
             "more donors, or cases that fail without it, would tell them apart"
         )
-    return tuple(dict.fromkeys(causes)), sought
+    return _alone_if_shared(causes), sought
+
+
+def _alone_if_shared(causes: Sequence[Cause]) -> tuple[Cause, ...]:
+    """Return competition alone where it is among the causes.
+
+    Nothing then departs from what it should: what else was moved serves one at others' cost.
+    """
+    shared = [cause for cause in causes if cause.code == "budget_competition"]
+    return tuple(dict.fromkeys(shared or causes))
 
 
 _HEARS_QUERY = frozenset({"scorer:query_relevance", "tensions", "weights"})
@@ -361,7 +370,7 @@ def _region_or_rest(bench: Bench, part: Part, sought: Found, notes: _Notes) -> C
     """Tell a scorer that is silent in the region from one that fires elsewhere."""
     site, trial = _site(bench, part.role), sought.trial
     blind = Cause(code="scorer_blind", site=site, detail=part.said)
-    if trial is None or len(sought.parts) != 1 or part.name == "scorers":
+    if trial is None or part.name == "scorers":
         return replace(blind, code=part.code)
     inside, outside = trial.evidence([part], "region"), trial.evidence([part], "rest")
     notes.evidence += [inside, outside]

@@ -9,6 +9,7 @@ import torch
 from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
 from arrcoc_verify.debug.case import Goal, make_case
 from arrcoc_verify.debug.causes import MEANING, STAGE_OF
+from arrcoc_verify.debug.competition import rivals_of
 from arrcoc_verify.debug.diagnosis import debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS
 from arrcoc_verify.debug.planted import diagnose, plant
@@ -137,10 +138,10 @@ def test_runs_that_agree_are_evidence_too(sound):
     (planted,) = plant(sound, names=["tension-down"])
     found = diagnose(planted).found
 
-    assert {"not_deterministic", "batch_dependent", "budget_competition"} <= {
-        one.code for one in found.evidence
-    }
-    assert {"not_deterministic", "batch_dependent"} <= set(found.ruled_out)
+    tried = {one.code for one in found.evidence}
+
+    assert {"not_deterministic", "batch_dependent"} <= set(found.ruled_out) & tried
+    assert ("budget_competition" in tried) == bool(rivals_of(found.bench).any())
 
 
 def test_each_tension_is_moved_to_both_its_ends(sound, cases, donors):
