@@ -57,7 +57,8 @@ def of_weights(found: Diagnosis, part: Part) -> list[PatchEdit]:
         inside, cells = bench.case.cells, donors.cells & right[:, None]
         x, y = (torch.cat(rows).double() for rows in (here[name].inputs, here[name].outputs))
         u, v = (torch.cat(rows).double() for rows in (there[name].inputs, there[name].outputs))
-        if x.shape[1] != len(inside) or u.shape[:2] != cells.shape:
+        finite = all(bool(one.isfinite().all()) for one in (x, y, u, v))
+        if x.shape[1] != len(inside) or u.shape[:2] != cells.shape or not finite:
             continue
         others = torch.cat([x[0, ~inside], u[~donors.cells]])
         key = _key(x[0, inside].mean(0), others)
