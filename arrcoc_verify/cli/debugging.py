@@ -50,8 +50,7 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     """Debug one case; 0 when it is no failure, 1 when it is, 3 when that is undecided."""
     from arrcoc_verify.debug import page
 
-    _writable(given.get("out"))
-    _writable(None if json is None else json.resolve().parent)
+    _require_room(given.get("out"), json)
     found = diagnosed(given, asked)
     show(found)
     content = found.to_json() | {"command": shlex.join(["arrcoc-verify", *sys.argv[1:]])}
@@ -62,15 +61,16 @@ def debug(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     return {"no": 0, "yes": 1}.get(found.failure.answer, 3)
 
 
-def _writable(folder: Any) -> None:
-    """Make a folder before the work whose result goes there, so that nothing is lost after it."""
+def _require_room(out: str | Path | None, *files: str | Path | None) -> None:
+    """Make the folders that results go to before the work, so that nothing is lost after it."""
     from arrcoc_verify.report.atomic import make_folder, write_error
 
-    if folder is None:
-        return
-    make_folder(Path(folder))
-    if not os.access(folder, os.W_OK):
-        raise write_error(Path(folder), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    folders = [] if out is None else [Path(out)]
+    folders += [Path(file).resolve().parent for file in files if file is not None]
+    for folder in folders:
+        make_folder(folder)
+        if not os.access(folder, os.W_OK):
+            raise write_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def diagnosed(given: Mapping[str, Any], asked: Asked) -> Any:
@@ -252,9 +252,7 @@ def repair(given: Mapping[str, Any], asked: Asked, *, json: Path | None) -> int:
     from arrcoc_verify.debug.screening import CONFIRMED, Judge, Shared, screening
 
     patch = given.get("patch")
-    _writable(given.get("out"))
-    for file in (patch, json):
-        _writable(None if file is None else Path(file).resolve().parent)
+    _require_room(given.get("out"), patch, json)
     found = diagnosed(given, asked)
     show(found)
     if found.failure.answer != "yes":
@@ -412,8 +410,7 @@ def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most:
             f"wanted --query and --label with a folder only, {images} is a table: its rows have "
             "queries and boxes of their own"
         )
-    for place in (given.get("out"), None if json is None else json.resolve().parent):
-        _writable(place)
+    _require_room(given.get("out"), json)
     config = settled({key: given.get(key) for key in ("model", "seed")})
     goal = parse_goal(given["expect"]) if given.get("expect") else None
     model = load(config.model or REFERENCE)

@@ -95,6 +95,12 @@ def native(values: Tensor, site: Site, like: Tensor, grid: tuple[int, int]) -> T
     return shaped.to(like.dtype).expand(wide).clone()
 
 
+def flat_map(value: Tensor, site: Site, grid: tuple[int, int]) -> Tensor:
+    """Return a map in a site's own layout as `[image, patch]` float64; `native` takes it back."""
+    flat = patches_last(value, site, grid).double()
+    return flat[..., 0] if flat.ndim == 3 else flat
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Donors:
     """Queried objects elsewhere, and what the model gave them.

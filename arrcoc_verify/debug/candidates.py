@@ -144,21 +144,15 @@ def _of_part(found: Diagnosis, place: int) -> list[PatchEdit]:
         return made
     rank_ones = _rank_ones(found, part)
     here = [_only_here(edit, found) for edit in (*made, *rank_ones)]
-    weights = of_weights(found, part)
     moves = [
         PatchEdit(kind="place", target=site.name, words={"operation": name},
                   said=f"{site.name} {name}")
         for name in moves_of(found.bench.grid) if both.actual.shape == both.cells.shape
     ]  # fmt: skip
     return [
-        *moves,
-        *made,
-        *rank_ones,
-        *weights,
-        *here,
-        *_powers(found, part),
+        *moves, *made, *rank_ones, *of_weights(found, part), *here, *_powers(found, part),
         *_demanded(found, part),
-    ]
+    ]  # fmt: skip
 
 
 def _only_here(edit: PatchEdit, found: Diagnosis) -> PatchEdit:
@@ -388,10 +382,9 @@ def _rank_ones(found: Diagnosis, part: Part) -> list[PatchEdit]:
         return []
     delta = there.mean(0) - mean
     return [
-        PatchEdit(
-            kind="rank_one", target=site.name,
-            said=f"rank-one edit of {site.name} for what is like the region, over {least:g}",
-            tensors={"key": key, "centre": centre, "delta": delta * size, "least": _number(least)},
+        remedies.gated(
+            site.name, key, centre, delta * size,
+            f"rank-one edit of {site.name} for what is like the region", least,
         )
         for least in (0.0, 0.5, 0.8)
         for size in (1.0, 2.0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from arrcoc_verify.debug import derive
-from arrcoc_verify.debug.bench import Bench, native
+from arrcoc_verify.debug.bench import Bench, flat_map, native
 from arrcoc_verify.model import Model, Site, patches_last
 
 PLACES = {"image", "patch", "row", "column"}
@@ -77,8 +77,7 @@ def writer(
     def write(old: Tensor, *values: Any) -> Tensor:
         vectors = derive.columns(model, "vector", names, values)
         near = gate(vectors, t["prototypes"], t["reach"])
-        flat = patches_last(old, target, model.declaration.grid).double()
-        flat = flat[..., 0] if flat.ndim == 3 else flat
+        flat = flat_map(old, target, model.declaration.grid)
         made = flat + near * (flat * (t["gain"] - 1) + t["bias"])
         return native(made, target, old, model.declaration.grid)
 

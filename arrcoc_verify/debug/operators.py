@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from arrcoc_verify.debug.bench import native
+from arrcoc_verify.debug.bench import flat_map, native
 from arrcoc_verify.debug.case import Case
 from arrcoc_verify.debug.parts import channels, favoured
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.debug.upstream import NOTHING
-from arrcoc_verify.model import SCORERS, Model, Site, patches_last, spread
+from arrcoc_verify.model import SCORERS, Model, Site, spread
 
 Make = Callable[[Model, Case], Model | None]
 
@@ -94,9 +94,7 @@ def _on_patches(role: str, change: Callable[[Tensor, Case, tuple[int, int]], Ten
 
     def inner(value: Tensor, site: Site, case: Case, model: Model) -> Tensor:
         grid = model.declaration.grid
-        flat = patches_last(value, site, grid)
-        flat = flat[..., 0] if flat.ndim == 3 else flat
-        return native(change(flat.double(), case, grid), site, value, grid)
+        return native(change(flat_map(value, site, grid), case, grid), site, value, grid)
 
     return _at(role, inner)
 

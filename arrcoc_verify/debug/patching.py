@@ -19,12 +19,12 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from arrcoc_verify.debug import derive, likeness
-from arrcoc_verify.debug.bench import native
+from arrcoc_verify.debug.bench import flat_map, native
 from arrcoc_verify.debug.pictures import OPERATIONS
 from arrcoc_verify.debug.places import moved
 from arrcoc_verify.debug.rewrite import with_pictures, with_queries, with_write
 from arrcoc_verify.errors import BadModel, UnknownName
-from arrcoc_verify.model import Model, Site, Step, along_channel, patches_last, spread
+from arrcoc_verify.model import Model, Site, Step, along_channel, spread
 from arrcoc_verify.reference.allocator import whole_tokens
 from arrcoc_verify.report.atomic import make_folder, write_bytes
 
@@ -85,8 +85,11 @@ def applied(model: Model, edits: Sequence[PatchEdit]) -> Model:
             write = _inside(writes(model, site, edit.words, edit.tensors), site, model, edit)
             made = with_write(made, edit.target, write, *derive.sources(model, names))
         elif edit.kind == "place":
-            move = partial(moved, site=model.site(edit.target), grid=model.declaration.grid)
-            made = with_write(made, edit.target, partial(move, name=edit.words["operation"]))
+            move = partial(
+                moved, site=model.site(edit.target), grid=model.declaration.grid,
+                name=edit.words["operation"],
+            )  # fmt: skip
+            made = with_write(made, edit.target, move)
         elif edit.kind == "weight":
             made = _with_weight(made, edit)
         else:
@@ -131,8 +134,7 @@ def _inside(
         new = write(old, *values).clamp(low, high)
         if not declared.integer:
             return new
-        flat = patches_last(new, site, declared.grid).double().reshape(len(new), -1)
-        return native(whole_tokens(flat), site, new, declared.grid)
+        return native(whole_tokens(flat_map(new, site, declared.grid)), site, new, declared.grid)
 
     return kept
 

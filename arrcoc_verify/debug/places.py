@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from arrcoc_verify.debug.bench import native
-from arrcoc_verify.model import Site, patches_last
+from arrcoc_verify.debug.bench import flat_map, native
+from arrcoc_verify.model import Site
 
 MOVES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "mirrored": lambda plane: plane.flip(2),
@@ -27,7 +27,5 @@ def moves_of(grid: tuple[int, int]) -> list[str]:
 
 def moved(old: Tensor, site: Site, grid: tuple[int, int], name: str) -> Tensor:
     """Return an activation of one number a patch, moved, in the site's own layout."""
-    flat = patches_last(old, site, grid)
-    flat = flat[..., 0] if flat.ndim == 3 else flat
-    plane = MOVES[name](flat.double().reshape(-1, *grid))
+    plane = MOVES[name](flat_map(old, site, grid).reshape(-1, *grid))
     return native(plane.flatten(1), site, old, grid)

@@ -22,14 +22,7 @@ from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
-from arrcoc_verify.debug.screening import (
-    CONFIRMED,
-    RANK,
-    Judge,
-    Outcomes,
-    Shared,
-    screening,
-)
+from arrcoc_verify.debug.screening import CONFIRMED, RANK, Judge, Outcomes, Shared, screening
 from arrcoc_verify.errors import UnknownName
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
@@ -109,10 +102,10 @@ def _shown(model: Model, seed: int) -> list[Scene]:
     return list(made[:TRIED])
 
 
-def confirming(model: Model, shared: Shared, seed: int = 0) -> Judge:
+def confirming(model: Model, seed: int = 0) -> Judge:
     """Return the judge of whole suites; the objects and photographs of the cases are left out."""
     shown = {scene.cluster for scene in _shown(model, seed)}
-    return Judge(CONFIRMED, shared, tuple(shown))
+    return Judge(CONFIRMED, Shared(model, seed), tuple(shown))
 
 
 def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
@@ -242,7 +235,7 @@ class Row:
 
 
 def row_of(
-    one: Planted, seed: int = 0, *, shared: Shared | None = None, sound: Donors | None = None,
+    one: Planted, seed: int = 0, *, judge: Judge | None = None, sound: Donors | None = None,
     best: Outcomes | None = None,
 ) -> Row:  # fmt: skip
     """Debug and repair a planted failure; the suite judges what a repair does to verdicts.
@@ -250,9 +243,9 @@ def row_of(
     Args:
         one: what was planted.
         seed: of every draw.
-        shared: runs that judges share; None leaves the suite out.
+        judge: of whole suites, as `confirming` makes it; None leaves the suite out.
         sound: donors of the sound model, to save time.
-        best: outcomes of the sound model by claim, by the judge of `confirming`; with `shared`.
+        best: what the judge says of the sound model, by claim; needed with `judge`.
     """
     start = time.perf_counter()
     base = Row(
@@ -262,11 +255,10 @@ def row_of(
     if one.skipped:
         return base
     got = diagnose(one, seed, sound)
-    screen = screening(shared) if shared is not None else None
+    screen = screening(judge.shared) if judge is not None else None
     made = repair(got.found, screen=screen, seed=seed)
     harmed = hidden = None
-    if shared is not None:
-        judge = confirming(shared.sound, shared, seed)
+    if judge is not None:
         made = confirm(made, judge, seed)
         if made.winner is not None and best is not None:
             worse = made.winner.flipped_verdicts or ()
@@ -300,16 +292,16 @@ def run(
     """
     if names and not any(fnmatchcase(name, pattern) for name in NAMES for pattern in names):
         raise UnknownName("planted failure", ", ".join(names), NAMES)
-    rows, shared = [], Shared(model, seed) if suite else None
+    rows, judge = [], confirming(model, seed) if suite else None
     best: Outcomes | None = None
     sound = make_donors(model, donor_scenes(model, seed))
     for one in plant(model, seed, names):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:
-            if shared is not None and best is None:
-                best = confirming(model, shared, seed).outcomes(model, ("*",))
-            row = row_of(one, seed, shared=shared, sound=sound, best=best)
+            if judge is not None and best is None:
+                best = judge.outcomes(model, ("*",))
+            row = row_of(one, seed, judge=judge, sound=sound, best=best)
             if path is not None:
                 make_folder(path.parent)
                 write_text(path, json.dumps(asdict(row)))

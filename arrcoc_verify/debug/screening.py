@@ -67,11 +67,6 @@ class Shared:
 _LAST = 3
 
 
-def screening(shared: Shared) -> "Judge":
-    """Return the judge that candidates are screened by."""
-    return Judge(SCREENED, shared, alpha=SCREENING_ALPHA)
-
-
 class Judge:
     """Judges models on scenes of some roles, each model once for each set of claims.
 
@@ -124,6 +119,11 @@ class Judge:
         grid, size = model.declaration.grid, scene_size(model)
         made = _made(grid, size, tuple(roles), self.shared.seed)
         return [scene for scene in made if scene.cluster not in self.without]
+
+
+def screening(shared: Shared) -> Judge:
+    """Return the judge that candidates are screened by."""
+    return Judge(SCREENED, shared, alpha=SCREENING_ALPHA)
 
 
 @cache

@@ -13,6 +13,7 @@ from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
 from arrcoc_verify.errors import BadRegion, BadTable, UsageError
 from arrcoc_verify.model import Model
+from arrcoc_verify.report.debugging import group_of
 from arrcoc_verify.scenes import load as loading
 
 MOST = 12
@@ -145,6 +146,4 @@ def triage(
 
 
 def _name(found: Diagnosis) -> str:
-    if found.failure.answer == "no":
-        return "no failure"
-    return " + ".join(cause.code for cause in found.causes) or "undecided"
+    return group_of(found.failure.answer, [cause.code for cause in found.causes])

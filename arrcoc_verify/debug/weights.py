@@ -35,7 +35,6 @@ RIDGE = 1e-3
 class _Read:
     """What a linear layer read and made, `[image, patch, channel]` each, once for each chunk."""
 
-    name: str
     inputs: list[Tensor]
     outputs: list[Tensor]
 
@@ -52,9 +51,9 @@ def of_weights(found: Diagnosis, part: Part) -> list[PatchEdit]:
         there = _reads(bench, step, donors.run)
     except (ArrcocError, RuntimeError):
         return []
+    inside, cells = bench.case.cells, donors.cells & right[:, None]
     made: list[PatchEdit] = []
     for name in [name for name in reversed(here) if name in there][:MOST_LAYERS]:
-        inside, cells = bench.case.cells, donors.cells & right[:, None]
         x, y = (torch.cat(rows).double() for rows in (here[name].inputs, here[name].outputs))
         u, v = (torch.cat(rows).double() for rows in (there[name].inputs, there[name].outputs))
         finite = all(bool(one.isfinite().all()) for one in (x, y, u, v))
@@ -117,7 +116,7 @@ def _watched(model: Model, seen: dict[str, _Read], calls: dict[str, int]) -> Ite
         def hook(_: nn.Module, given: Sequence[Any], result: Any) -> None:
             calls[name] = calls.get(name, 0) + 1
             if given and isinstance(given[0], Tensor) and given[0].ndim == 3:
-                row = seen.setdefault(name, _Read(name=name, inputs=[], outputs=[]))
+                row = seen.setdefault(name, _Read(inputs=[], outputs=[]))
                 row.inputs.append(given[0].detach())
                 row.outputs.append(result.detach())
 

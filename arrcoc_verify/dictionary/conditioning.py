@@ -27,7 +27,6 @@ from arrcoc_verify.dictionary.storage import Kept, load_dictionary, save_diction
 from arrcoc_verify.dictionary.training import Recipe, Source, Trainer
 from arrcoc_verify.dictionary.twins import Shuffled, matched, shuffled
 from arrcoc_verify.errors import StoreError, UsageError
-from arrcoc_verify.report.atomic import sha256
 from arrcoc_verify.stats.interval import mean_interval
 
 NULL_IMAGE = 0.001
@@ -221,7 +220,7 @@ def _fitted(
     """Return a trained dictionary: the one that was kept, if it is of the same training."""
     if place is None:
         return Trainer(config, recipe, source).train()
-    about = {"recipe": asdict(recipe), "first_batch": _digest(source.batch(0))}
+    about = {"recipe": asdict(recipe), "first_batch": source.batch(0).digest()}
     about = json.loads(json.dumps(about))  # as it is read again
     with suppress(StoreError):
         kept = load_dictionary(place)
@@ -230,11 +229,6 @@ def _fitted(
     made = Trainer(config, recipe, source).train()
     save_dictionary(place, Kept(dictionary=made, about=about))
     return made
-
-
-def _digest(samples: Samples) -> str:
-    held = [v for v in (samples.x, samples.query, samples.target) if v is not None]
-    return sha256(b"".join(value.contiguous().numpy().tobytes() for value in held))
 
 
 @torch.no_grad()

@@ -95,14 +95,18 @@ def render(contents: Sequence[CaseContent], title: str) -> str:
     """Return the page of some cases."""
     groups: dict[str, int] = {}
     for one in contents:
-        name = " + ".join(cause["cause"] for cause in one.data["causes"])
-        name = name or ("no failure" if one.data["failure"] == "no" else "undecided")
+        name = group_of(one.data["failure"], [cause["cause"] for cause in one.data["causes"]])
         groups[name] = groups.get(name, 0) + 1
     return page_of(
         "debug.html.j2", title=title, cases=[_view(one) for one in contents],
         groups=sorted(groups.items(), key=lambda row: -row[1]),
         meanings=contents[0].meanings if contents else {},
     )  # fmt: skip
+
+
+def group_of(failure: str, causes: Sequence[str]) -> str:
+    """Return the name of the group that a case belongs to: its causes, else what was said of it."""
+    return " + ".join(causes) or ("no failure" if failure == "no" else "undecided")
 
 
 def _view(one: CaseContent) -> dict[str, Any]:
