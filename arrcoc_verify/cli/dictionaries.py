@@ -258,7 +258,7 @@ def features(
     from arrcoc_verify.adapters import load
     from arrcoc_verify.audit import scene_set
     from arrcoc_verify.dictionary import pages
-    from arrcoc_verify.dictionary.storage import places_of_model
+    from arrcoc_verify.dictionary.storage import of_model
     from arrcoc_verify.lab import Lab
     from arrcoc_verify.report.atomic import make_folder, write_text
     from arrcoc_verify.report.latents import render
@@ -268,7 +268,7 @@ def features(
 
     config = settled(given)
     model = load(config.model or REFERENCE)
-    usable = _one_a_site(places_of_model(folder, model.sites, model.name))
+    usable = of_model(folder, model.sites, model.name)
     found = scene_set(model, config.images, seed=config.seed)
     selected = Lab(model, found.selected, config.seed)
     asserted = Lab(model, found.asserted, config.seed)
@@ -296,20 +296,6 @@ def features(
     }))  # fmt: skip
     line(str(path))
     return _code([str(verdict.outcome) for verdict in trial.verdicts])
-
-
-def _one_a_site(places: Mapping[Path, Any]) -> list[Any]:
-    """Return dictionaries, of which claims and pages know one for each site."""
-    found: dict[str, list[Path]] = {}
-    for place, one in places.items():
-        found.setdefault(one.site, []).append(place)
-    for site, several in found.items():
-        if len(several) > 1:
-            raise UsageError(
-                f"wanted one dictionary of {site}, found {len(several)}: "
-                f"{', '.join(map(str, several))}; name the folder of one of them"
-            )
-    return list(places.values())
 
 
 def _code(outcomes: Sequence[str]) -> int:

@@ -151,7 +151,10 @@ def _follows(bench: Bench, run: Run, shown: Sequence[Image.Image]) -> NDArray[np
 
 
 def of_queries(bench: Bench, goal: Goal, other: str = "") -> Upstream:
-    """Ask the same in other words, with the balancer held: does query relevance then find it?
+    """Ask the same in other words: does query relevance then find it?
+
+    It does when the gain stays with the balancer held, or goes with query relevance held: a
+    balancer may well spend on query relevance only what a query that is found deserves.
 
     Args:
         bench: the case.
@@ -164,10 +167,12 @@ def of_queries(bench: Bench, goal: Goal, other: str = "") -> Upstream:
     texts = wordings_of(bench.case.query, bench.case.label)
     texts += [other] if other and other not in texts else []
     if texts:
-        free, held = _asked(bench, texts)
-        mended = goal.met(free)
-        through = goal.met(held) | (_gain(held, bench, goal) >= 0.5 * _gain(free, bench, goal))
-        ok = (mended & through).numpy()
+        free, balancer, scorer = _asked(bench, texts)
+        gain = _gain(free, bench, goal)
+        through = goal.met(balancer) | (_gain(balancer, bench, goal) >= 0.5 * gain)
+        if scorer is not None:
+            through |= _gain(scorer, bench, goal) < 0.5 * gain
+        ok = (goal.met(free) & through).numpy()
         change = (free - bench.before).numpy()
         ends = (float(change.min()), float(change.max()))
         best = int((free * goal.sign).argmax())
@@ -201,17 +206,23 @@ def _gain(tokens: Tensor, bench: Bench, goal: Goal) -> Tensor:
     return ((tokens - bench.before) * goal.sign).clamp(min=0)
 
 
-def _asked(bench: Bench, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Return the region's tokens under other queries: all free, and with the balancer held."""
+def _asked(bench: Bench, texts: Sequence[str]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the region's tokens under other queries: free, balancer held, query relevance held.
+
+    The last is None where no map of query relevance can be held.
+    """
     from arrcoc_verify.debug.bench import repeated
 
     base = repeated(bench.clean, len(texts))
     free = ask(base, list(texts), read=bench.inner)
-    sites = [bench.writable(role) for role in ("weights", "tensions")]
-    holds = [freeze(site.name, base) for site in sites if site is not None]
-    if not holds:
-        return bench.tokens(free), bench.tokens(free)
-    return bench.tokens(free), bench.tokens(resume(free, edits=holds, read=bench.inner))
+
+    def held(*roles: str) -> Tensor | None:
+        sites = [bench.writable(role) for role in roles]
+        holds = [freeze(site.name, base) for site in sites if site is not None]
+        return bench.tokens(resume(free, edits=holds, read=bench.inner)) if holds else None
+
+    tokens, balancer = bench.tokens(free), held("weights", "tensions")
+    return tokens, tokens if balancer is None else balancer, held("query_relevance")
 
 
 NOTHING = "blorvex quimdra"

@@ -124,7 +124,7 @@ def find_dictionaries(folder: Path) -> list[Path]:
 
 
 def of_model(folder: Path, sites: Container[str], name: str) -> list[Kept]:
-    """Return the dictionaries at or below a folder that encode and decode a site of a model.
+    """Return the dictionaries at or below a folder that claims and pages are made of, one a site.
 
     Crosscoders and transcoders are left out.
 
@@ -135,13 +135,8 @@ def of_model(folder: Path, sites: Container[str], name: str) -> list[Kept]:
 
     Raises:
         StoreError: there is none, or one is damaged.
-        UsageError: none is of such a site.
+        UsageError: none is of such a site, or several are of the same.
     """
-    return list(places_of_model(folder, sites, name).values())
-
-
-def places_of_model(folder: Path, sites: Container[str], name: str) -> dict[Path, Kept]:
-    """Return what `of_model` does, by the folder of each."""
     kept = {path: load_dictionary(path) for path in find_dictionaries(folder)}
     usable = {
         path: one for path, one in kept.items()
@@ -153,7 +148,16 @@ def places_of_model(folder: Path, sites: Container[str], name: str) -> dict[Path
         raise UsageError(
             f"no dictionary in {folder} is of a site of {name}; those there are of {there}"
         )
-    return usable
+    found: dict[str, list[Path]] = {}
+    for path, one in usable.items():
+        found.setdefault(one.site, []).append(path)
+    for site, several in found.items():
+        if len(several) > 1:
+            raise UsageError(
+                f"wanted one dictionary of {site}, found {len(several)}: "
+                f"{', '.join(map(str, several))}; name the folder of one of them"
+            )
+    return list(usable.values())
 
 
 def weights_digest(dictionaries: Sequence[Kept]) -> str:

@@ -2,14 +2,15 @@
 
 Latents are chosen on the selection scenes, as those that answer most to their factor's contrast
 pair, and asserted on others. Ablating them on the target, the budget multiplier held, must take
-tokens from it; the placebo ablates as many latents of like density and strength that do not answer.
+tokens from it; the placebo writes as much, patch by patch, in directions drawn at random. It says
+that these directions matter, not that the dictionary's other latents do not: where all readouts
+weigh alike, as many others take as many tokens, and they cause them too.
 These claims are made where dictionaries are given; an audit without any does not have them.
 """
 
 import fnmatch
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from arrcoc_verify.dictionary.pages import LEVEL as PAGE_LEVEL
 from arrcoc_verify.dictionary.pages import Answer, codes_of, crop, feature_pages, heaviest
 from arrcoc_verify.dictionary.splice import Splice
 from arrcoc_verify.dictionary.storage import Kept
-from arrcoc_verify.lab import Lab
+from arrcoc_verify.graph import Edit
+from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.metric import mean_over
 from arrcoc_verify.report import event
 from arrcoc_verify.report.writer import RecordWriter
@@ -37,18 +39,12 @@ CHOSEN = 16
 """Latents that a claim is about."""
 MARGIN = 4.0
 """Tokens a patch, of 64..400."""
+DRAWS = 8
+"""Random directions of the placebo; what each moves, either way, is averaged."""
 SHOWN = 8
 """Latents of each dictionary that an audit's page shows."""
 PICTURES = 4
 """Patches of each."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """Latents that a claim is about, and those that it is compared with."""
-
-    latents: tuple[int, ...]
-    placebos: tuple[int, ...]
 
 
 def feature_claims(selected: Lab, dictionaries: Sequence[Kept]) -> list[Claim]:
@@ -56,7 +52,7 @@ def feature_claims(selected: Lab, dictionaries: Sequence[Kept]) -> list[Claim]:
 
     Args:
         selected: scenes that nothing is asserted on.
-        dictionaries: of the model's sites; the first of a role's site is taken.
+        dictionaries: of the model's sites, one a site.
     """
     claims = []
     for factor, kept in _asked(selected, dictionaries).items():
@@ -67,7 +63,7 @@ def feature_claims(selected: Lab, dictionaries: Sequence[Kept]) -> list[Claim]:
                      "target's tokens",
             stage="knowing", kind="causes",
             operation=f"ablate {CHOSEN} latents on the target, multiplier held, "
-                      "against as many of like density and strength",
+                      f"against as much in each of {DRAWS} random directions",
             source="latents chosen on the selection scenes", measure=_measure(kept, chosen),
             margin=MARGIN, unit="tokens per patch", gates=RUNTIME,
         ))  # fmt: skip
@@ -75,7 +71,7 @@ def feature_claims(selected: Lab, dictionaries: Sequence[Kept]) -> list[Claim]:
 
 
 def _asked(lab: Lab, dictionaries: Sequence[Kept]) -> dict[str, Kept]:
-    """Return factor -> the first dictionary of its site, for factors that have one."""
+    """Return factor -> dictionary of its site, for factors that have one."""
     found = {}
     for factor, role in FACTORS.items():
         site = lab.model.role(role)
@@ -111,7 +107,7 @@ def feature_events(
     Args:
         selected: scenes that choose.
         lab: scenes that latents are measured on.
-        dictionaries: of the model's sites.
+        dictionaries: of the model's sites, one a site.
         writer: of the record.
 
     Raises:
@@ -121,7 +117,7 @@ def feature_events(
     made = []
     for kept in dictionaries:
         factor = asked.get(kept.site, "")
-        first = choose(selected, kept, factor).latents[: SHOWN // 2] if factor else ()
+        first = choose(selected, kept, factor)[: SHOWN // 2] if factor else ()
         most = heaviest(codes_of(selected.clean, kept), SHOWN + len(first))
         latents = [*first, *(one for one in most if one not in first)][:SHOWN]
         rows = []
@@ -152,18 +148,15 @@ def _estimate(lab: Lab, one: Answer, unit: str) -> Estimate:
     )  # fmt: skip
 
 
-def choose(lab: Lab, kept: Kept, factor: str) -> Chosen:
-    """Return the latents that answer most to a factor, and matched ones that do not."""
+def choose(lab: Lab, kept: Kept, factor: str) -> tuple[int, ...]:
+    """Return the latents that answer most to a factor, strongest first; none where none does."""
     if factor == "query":
         high, low = lab.clean, lab.asked("other")
     else:
         high, low = lab.edited(factor, 1.0), lab.edited(factor, 0.0)
     answer = _over_target(lab, codes_of(high, kept)) - _over_target(lab, codes_of(low, kept))
-    clean = codes_of(lab.clean, kept)
     mean = answer.mean(0)
-    count = min(CHOSEN, int((mean > 0).sum()))
-    latents = mean.topk(max(count, 1)).indices.tolist()
-    return Chosen(latents=tuple(latents), placebos=_matched(clean, mean, latents))
+    return tuple(mean.topk(min(CHOSEN, int((mean > 0).sum()))).indices.tolist())
 
 
 def _over_target(lab: Lab, codes: Tensor) -> Tensor:
@@ -171,42 +164,34 @@ def _over_target(lab: Lab, codes: Tensor) -> Tensor:
     return torch.stack(each, 1)
 
 
-def _matched(codes: Tensor, answer: Tensor, latents: Sequence[int]) -> tuple[int, ...]:
-    """Return for each latent the one nearest in density and strength that answers little."""
-    fires = (codes > 0).double().mean((0, 1))
-    strength = codes.double().sum((0, 1)) / (codes > 0).sum((0, 1)).clamp(min=1)
-    free = (fires > 0) & (answer <= answer[list(latents)].min() / 2)
-    free[list(latents)] = False
-    taken: list[int] = []
-    place = torch.stack([fires.clamp(min=1e-9).log(), strength.clamp(min=1e-9).log()], 1)
-    for latent in latents:
-        off = (place - place[latent]).square().sum(1)
-        off[~free] = torch.inf
-        best = int(off.argmin())
-        if not bool(torch.isfinite(off[best])):
-            break
-        free[best] = False
-        taken.append(best)
-    return tuple(taken)
-
-
-def _measure(kept: Kept, choice: Callable[[], Chosen]) -> Measure:
+def _measure(kept: Kept, choice: Callable[[], tuple[int, ...]]) -> Measure:
     def measure(lab: Lab) -> Effects:
         chosen = choice()
+        if not chosen:
+            raise NotApplicable(f"no latent of the dictionary of {kept.site} answers")
         splice = Splice(
             lab.clean, kept.site, kept.dictionary, query_site=kept.about.get("query_site")
         )
         before = lab.tokens(lab.clean, lab.target)
 
-        def lost(latents: Sequence[int]) -> Tensor:
-            edit = splice.ablate(latents, where=lab.target)
+        def lost(edit: Edit) -> Tensor:
             return before - lab.tokens(lab.resumed([edit], "local"), lab.target)
 
+        pushed = [
+            lost(splice.push(chosen, direction, where=lab.target)).abs()
+            for direction in _directions(kept.dictionary.config.d_in, lab.seed)
+        ]  # fmt: skip
         return Effects(
-            values=lost(chosen.latents),
-            placebos=lost(chosen.placebos) if chosen.placebos else None,
-            spiked=spiked_tokens(lab, MARGIN),
-            numbers={"latents": len(chosen.latents), "placebos": len(chosen.placebos)},
-        )
+            values=lost(splice.ablate(chosen, where=lab.target)),
+            placebos=torch.stack(pushed).mean(0), spiked=spiked_tokens(lab, MARGIN),
+            numbers={"latents": len(chosen)},
+        )  # fmt: skip
 
     return measure
+
+
+def _directions(channels: int, seed: int) -> Tensor:
+    """Return unit vectors drawn evenly over the sphere, `[draw, channel]`."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(DRAWS, channels, generator=generator, dtype=torch.float64)
+    return torch.nn.functional.normalize(drawn)

@@ -8,8 +8,10 @@ from arrcoc_verify.adapters import load
 from arrcoc_verify.cli.ending import run as command
 from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.pages import Answer, feature_pages, way_of
+from arrcoc_verify.dictionary.splice import Splice
 from arrcoc_verify.dictionary.storage import Kept, of_model, save_dictionary, weights_digest
 from arrcoc_verify.errors import UnknownName, UsageError
+from arrcoc_verify.faults.controls import FAULTS
 from arrcoc_verify.lab import Lab, NotApplicable
 from arrcoc_verify.reference.analytic import PLANTED
 from arrcoc_verify.report import event
@@ -17,7 +19,7 @@ from arrcoc_verify.report.latents import render
 from arrcoc_verify.report.record import Record
 from arrcoc_verify.scenes.compose import scenes
 from arrcoc_verify.suite.latents import choose, feature_claims, with_features
-from arrcoc_verify.trial import Settings
+from arrcoc_verify.trial import Settings, try_model
 
 SITES = {"information": "information_features", "salience": "salience_features",
          "query_relevance": "query_features"}  # fmt: skip
@@ -41,19 +43,45 @@ def lab():
     return Lab(load("reference:analytic"), scenes("select", per_cluster=1))
 
 
-# Salience's latents all cause tokens, its placebos too: there is no such claim to test by truth.
-@pytest.mark.parametrize("name", ["information", "query_relevance"])
-def test_latents_that_answer_cause_tokens_and_placebos_do_not_as_much(name, lab):
+@pytest.mark.parametrize("name", SITES)
+def test_latents_that_answer_cause_tokens_and_random_directions_do_not_as_much(name, lab):
     (claim,) = feature_claims(lab, [true_dictionary(name)])
     found = claim.measure(lab)
     assert float(found.values.mean()) > 4.0
-    assert float(found.values.mean()) > float(found.placebos.mean()) + 4.0
+    assert float(found.values.mean()) > 2 * float(found.placebos.mean()) + 4.0
 
 
-def test_chosen_and_placebo_latents_are_different_ones(lab):
-    chosen = choose(lab, true_dictionary("salience"), "salience")
-    assert not set(chosen.latents) & set(chosen.placebos)
-    assert len(set(chosen.placebos)) == len(chosen.placebos)
+@pytest.mark.parametrize("name", SITES)
+def test_where_the_score_goes_around_its_features_they_cause_nothing(name):
+    (fault,) = [one for one in FAULTS if one.name == f"score-around-features:{name}"]
+    model = fault.make()
+    selected, asserted = (Lab(model, scenes(role, per_cluster=1)) for role in ("select", "assert"))
+    claims = feature_claims(selected, [true_dictionary(name)])
+    (verdict,) = try_model(asserted, selected, claims, [], Settings()).verdicts
+    assert verdict.outcome == "refuted"
+    assert (verdict.effect.value, verdict.null.value) == (0.0, 0.0)
+
+
+def test_placebos_write_as_much_as_ablating_does_patch_by_patch(lab):
+    kept = true_dictionary("information")
+    splice = Splice(lab.clean, kept.site, kept.dictionary)
+    latents = choose(lab, kept, "information")
+    way = torch.nn.functional.normalize(torch.arange(1.0, 49, dtype=torch.float64), dim=0)
+    native = lab.clean[kept.site].double()
+    gone = splice.ablate(latents).value.double() - native
+    pushed = splice.push(latents, way).value.double() - native
+    assert float(gone.norm(dim=-1).max()) > 0.1
+    assert torch.allclose(pushed.norm(dim=-1), gone.norm(dim=-1), atol=1e-6)
+    assert torch.allclose(pushed, pushed.norm(dim=-1, keepdim=True) * way, atol=1e-6)
+
+
+def test_a_dictionary_that_answers_to_nothing_has_no_such_claim(lab):
+    kept = true_dictionary("information")
+    with torch.no_grad():
+        kept.dictionary.W_enc.zero_()
+    (claim,) = feature_claims(lab, [kept])
+    with pytest.raises(NotApplicable, match=r"no latent of the dictionary of knowing\.information"):
+        claim.measure(lab)
 
 
 def test_without_a_dictionary_there_is_no_claim(lab):
@@ -105,14 +133,15 @@ def test_the_command_judges_and_makes_a_page(tmp_path, capsys):
     assert command(["features", str(tmp_path / "nothing")]) == 2
 
 
-def test_two_dictionaries_of_one_site_are_refused_and_named(tmp_path, capsys):
+@pytest.mark.parametrize("asked", [["features"], ["audit", "--out", "{}/audit", "--dictionaries"]])
+def test_two_dictionaries_of_one_site_are_refused_and_named(asked, tmp_path, capsys):
     for name in ("one", "two"):
         save_dictionary(tmp_path / name, true_dictionary("query_relevance"))
-    assert command(["features", str(tmp_path)]) == 4
+    assert command([*(text.format(tmp_path) for text in asked), str(tmp_path)]) == 4
     said = capsys.readouterr().err
     assert "one dictionary of knowing.query_features, found 2" in said
     assert all(str(tmp_path / name) in said for name in ("one", "two"))
-    assert not (tmp_path / "features.html").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
 QUERY_CLAIM = "knowing.query-latents-cause-tokens"
