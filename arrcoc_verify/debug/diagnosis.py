@@ -222,9 +222,10 @@ def _causes(
     notes.evidence += [*asked.evidence, *shown.evidence]
     sought = search(bench, goal, notes.missing)
     notes.evidence += sought.evidence
-    if asked.code and any(one.restores == "yes" for one in asked.evidence):
+    unheard = bool(asked.code) and not sought.broken
+    if unheard and any(one.restores == "yes" for one in asked.evidence):
         return (Cause(code=asked.code, site=_site(bench, "query"), detail=asked.detail),), sought
-    if asked.code and (how := _query_mends(bench, goal, sought, notes)):
+    if unheard and (how := _query_mends(bench, goal, sought, notes)):
         detail = f"{asked.detail}; {how}"
         return (Cause(code=asked.code, site=_site(bench, "query"), detail=detail),), sought
     if shown.code:

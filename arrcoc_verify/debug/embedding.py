@@ -7,6 +7,7 @@ from torch import Tensor
 
 from arrcoc_verify.debug.bench import Bench, repeated
 from arrcoc_verify.debug.case import Goal
+from arrcoc_verify.debug.competition import covered
 from arrcoc_verify.debug.experiment import Evidence
 from arrcoc_verify.debug.upstream import Upstream
 from arrcoc_verify.graph import Edit, Run, resume
@@ -56,6 +57,29 @@ def written(bench: Bench, *, held: bool) -> Embeddings | None:
     return Embeddings(site=site, bank=bank, run=resume(base, edits=edits, read=bench.inner))
 
 
+def _of_content(bench: Bench, made: Embeddings, tried: Tensor, seen: Tensor) -> Tensor:
+    """Return which embeddings answer to what is in the region: covered, it scores half at most.
+
+    A map that is moved about may bring the score of other content to the region's place.
+    """
+    rows = torch.nonzero(tried).flatten()
+    if not len(rows):
+        return tried
+    bare = bench.run_on([covered(bench, bench.case.cells)], [bench.case.query])
+    like = bare[made.site.name]
+    edit = Edit(site=made.site.name, value=made.bank[rows].to(like.dtype))
+    found = bench.map(resume(repeated(bare, len(rows)), edits=[edit], read=bench.inner),
+                      "query_relevance")  # fmt: skip
+    if found is None:
+        return tried
+    cells = bench.case.cells.expand(len(rows), -1)
+    least = seen[rows].amin(1)
+    with_it, without = mean_over(seen[rows], cells) - least, mean_over(found, cells) - least
+    answers = torch.zeros_like(tried)
+    answers[rows] = without <= 0.5 * with_it
+    return answers
+
+
 def of_embedding(bench: Bench, goal: Goal, wanted: float, *, held: bool = True) -> Upstream:
     """Write other embeddings of the same length: does the scorer then see what it should?
 
@@ -73,13 +97,14 @@ def of_embedding(bench: Bench, goal: Goal, wanted: float, *, held: bool = True) 
     if seen is None:
         return found
     level = mean_over(seen, bench.case.cells.expand(len(seen), -1))
-    ok = (goal.met(tokens) & (level >= wanted)).numpy()
+    ok = goal.met(tokens) & (level >= wanted)
+    ok &= _of_content(bench, made, ok, seen)
     best = int((tokens * goal.sign).argmax())
     change = (tokens - bench.before).numpy()
     found.evidence.append(
         Evidence(
             experiment=f"the best of {len(made.bank)} other embeddings of usual length "
-            f"({int(ok.sum())} let the scorer reach the level that mends it)",
+            f"({int(ok.sum())} let the scorer reach, by what is there, the level that mends it)",
             code="query_mismatch",
             effect=float(change[best]), interval=(float(change.min()), float(change.max())),
             tokens=float(tokens[best]), restores="yes" if ok.any() else "no", basis="query",

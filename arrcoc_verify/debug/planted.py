@@ -3,9 +3,10 @@
     arrcoc-verify planted --model reference:analytic --json reports/debug_planted.json
 
 Each operator is planted into the sound model on the composed scene (of eight) where it costs the
-target most. The goal is 70 % of the way back to what the sound model gives, so it says nothing of
-where the fault lies. A failure that costs less than a fifth is not counted, and said so. Two causes
-count as such only if each alone, with the other sound, still misses the goal.
+target most; scenes that the sound model fails already, as `debug` says, have causes of their own
+and are left out. The goal is 70 % of the way back to what the sound model gives, so it says nothing
+of where the fault lies. A failure that costs less than a fifth is not counted, and said so. Two
+causes count as such only if each alone, with the other sound, still misses the goal.
 """
 
 import json
@@ -20,10 +21,11 @@ from arrcoc_verify.debug.bench import Bench, Donors, donor_scenes, inner_sites, 
 from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Case, Goal, make_case
 from arrcoc_verify.debug.diagnosis import Diagnosis, debug, no_donors
+from arrcoc_verify.debug.failure import is_failure
 from arrcoc_verify.debug.operators import OPERATORS, PAIRS, Operator, operator, planted_picture
 from arrcoc_verify.debug.repair import confirm, repair
 from arrcoc_verify.debug.screening import CONFIRMED, RANK, Judge, Outcomes, Shared, screening
-from arrcoc_verify.errors import UnknownName
+from arrcoc_verify.errors import UnknownName, UsageError
 from arrcoc_verify.lab import scene_size
 from arrcoc_verify.model import Model
 from arrcoc_verify.report.atomic import make_folder, write_text
@@ -108,9 +110,27 @@ def confirming(model: Model, seed: int = 0) -> Judge:
     return Judge(CONFIRMED, Shared(model, seed), tuple(shown))
 
 
-def plant(model: Model, seed: int = 0, names: Sequence[str] = ()) -> Iterator[Planted]:
-    """Yield the planted failures of a model whose name fits a shell pattern, singles first."""
-    cases = cases_of(model, seed)
+def plant(
+    model: Model, seed: int = 0, names: Sequence[str] = (), donors: Donors | None = None
+) -> Iterator[Planted]:
+    """Yield the planted failures of a model whose name fits a shell pattern, singles first.
+
+    Args:
+        model: sound.
+        seed: of every draw.
+        names: shell patterns; none for all.
+        donors: of the sound model, where they are there already.
+
+    Raises:
+        UsageError: the model fails every case as it is.
+    """
+    donors = make_donors(model, donor_scenes(model, seed)) if donors is None else donors
+    cases = [
+        case for case in cases_of(model, seed)
+        if is_failure(Bench(model, case, donors, seed), None).answer != "yes"
+    ]  # fmt: skip
+    if not cases:
+        raise UsageError(f"{model.name} fails all {TRIED} scenes as it is: nothing to plant into")
     sound = [Bench(model, case, no_donors(), seed) for case in cases]
     for name in NAMES:
         if not names or any(fnmatchcase(name, pattern) for pattern in names):
@@ -295,7 +315,7 @@ def run(
     rows, judge = [], confirming(model, seed) if suite else None
     best: Outcomes | None = None
     sound = make_donors(model, donor_scenes(model, seed))
-    for one in plant(model, seed, names):
+    for one in plant(model, seed, names, sound):
         path = None if folder is None else folder / f"{one.name}.json"
         row = _read(path)
         if row is None:

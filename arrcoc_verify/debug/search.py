@@ -35,6 +35,7 @@ class Found:
         evidence: every experiment, in order.
         rivals: names of parts that alone bring the tokens back as well.
         competition: the experiment that shows that others have as good a claim, or "".
+        broken: the part breaks its contract in the case, whatever else could make up for it.
     """
 
     parts: tuple[Part, ...] = ()
@@ -42,6 +43,7 @@ class Found:
     evidence: list[Evidence] = field(default_factory=list)
     rivals: list[str] = field(default_factory=list)
     competition: str = ""
+    broken: bool = False
 
 
 def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
@@ -62,9 +64,12 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
                 f"{int(right.sum())} donors got what is asked ({FEWEST_RIGHT} are wanted): the "
                 "better half of all donors is the reference, and the parts' contracts are tried"
             )
-        if _singles(found, trial, made, missing) or (trusted and _pairs(found, trial, made)):
+        if _singles(found, trial, made, missing):
+            _broken(found, missing)
             return found
-    trial = Trial(Workshop(bench=bench, goal=goal, keep=right & False), "contract")
+        if trusted and _pairs(found, trial, made):
+            return found
+    trial = _contracts(bench, goal)
     made = by_contract.parts(trial.shop)
     if _mildly(found, trial, made, missing):
         _with_second(found, bench, missing)
@@ -78,6 +83,33 @@ def search(bench: Bench, goal: Goal, missing: list[str]) -> Found:
     _boldly(found, trial, made, missing)
     _with_second(found, bench, missing)
     return found
+
+
+def _contracts(bench: Bench, goal: Goal) -> Trial:
+    none = np.zeros(len(bench.donors.scenes), dtype=bool)
+    return Trial(Workshop(bench=bench, goal=goal, keep=none), "contract")
+
+
+def _broken(found: Found, missing: list[str]) -> None:
+    """Put a broken contract in the place of a scorer that would only make up for it.
+
+    A sign that is turned, or relevance out of the order of the weighted scores, is a fault for
+    sure; that a scorer could say more where it says little is not.
+    """
+    if found.trial is None or any(not part.name.startswith("scorer") for part in found.parts):
+        return
+    trial = _contracts(found.trial.bench, found.trial.shop.goal)
+    made = by_contract.parts(trial.shop)
+    names = [part.name for part in made]
+    broken = [
+        part for part in made
+        if part.name.endswith("/sign") or (part.role == "relevance" and "mix/shape" in names)
+    ]  # fmt: skip
+    rival = found.parts[0]
+    if _singles(found, trial, broken, missing):
+        found.broken = True
+        if rival.code != found.parts[0].code:
+            found.rivals.append(rival.name)
 
 
 def _with_second(found: Found, bench: Bench, missing: list[str]) -> None:
@@ -104,10 +136,40 @@ def _mildly(found: Found, trial: Trial, made: Sequence[Part], missing: list[str]
                 return True
     ranged = [part for part in made if part.strength == by_contract.RANGE]
     return (
-        _pairs(found, trial, mild)
+        _nearly(found, trial, mild)
+        or _pairs(found, trial, mild)
         or _halfway(found, trial, mild, missing)
         or _singles(found, trial, ranged, missing)
     )
+
+
+NEARLY = 0.75
+"""Share of what is missing that a part brings which is at fault alone."""
+
+
+def _nearly(found: Found, trial: Trial, mild: Sequence[Part]) -> bool:
+    """Take a scorer that brings most of what is missing, and more than twice what any other does.
+
+    What a contract hands out is coarse: it has to mend by its share of the region, or of the rest.
+    """
+    goal = trial.shop.goal
+    least = NEARLY * (goal.tokens - trial.bench.before) * goal.sign
+    effects = {
+        one.part: one.effect * goal.sign for one in found.evidence if one.basis == trial.basis
+    }
+    ranked = sorted(mild, key=lambda part: -effects.get(part.name, 0.0))
+    for at, first in enumerate(ranked):
+        gain = effects.get(first.name, 0.0)
+        others = [effects.get(one.name, 0.0) for one in ranked[at:] if one.role != first.role]
+        if gain < least or 2 * max(others, default=0.0) >= gain:
+            return False
+        tried = [trial.evidence([first], where) for where in ("region", "rest")]
+        mending = [one for one in tried if one.restores == "yes"]
+        if first.name.startswith("scorer:") and mending:
+            found.evidence += mending
+            found.parts, found.trial = (first,), trial
+            return True
+    return False
 
 
 HALFWAY = 0.25

@@ -3,16 +3,22 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
-from arrcoc_verify.debug.bench import Bench, donor_scenes, make_donors
+from arrcoc_verify.adapters import load
+from arrcoc_verify.debug.bench import Bench, donor_scenes, inner_sites, make_donors
+from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Goal, make_case
 from arrcoc_verify.debug.causes import MEANING, STAGE_OF
 from arrcoc_verify.debug.competition import rivals_of
 from arrcoc_verify.debug.diagnosis import debug, no_donors
-from arrcoc_verify.debug.operators import OPERATORS, PAIRS
+from arrcoc_verify.debug.failure import is_failure
+from arrcoc_verify.debug.operators import OPERATORS, PAIRS, framed
+from arrcoc_verify.debug.parts import Workshop
 from arrcoc_verify.debug.planted import diagnose, plant
+from arrcoc_verify.debug.purity import purified
 from arrcoc_verify.debug.rewrite import with_write
 from arrcoc_verify.debug.upstream import wordings_of
 from arrcoc_verify.scenes.compose import scenes
@@ -31,6 +37,54 @@ def test_a_planted_cause_is_the_only_one_named(sound, name):
     (planted,) = plant(sound, names=[name])
 
     assert list(planted.codes) == [cause.code for cause in diagnose(planted).found.causes]
+
+
+@pytest.fixture(scope="module")
+def planted_in_trained():
+    names = [name for name, _ in CONFUSABLE]
+    return {one.name: one for one in plant(load("reference:trained"), names=names)}
+
+
+CONFUSABLE = (
+    ("query-cut-to-two-words", "query_mismatch"),  # the balancer hears the query, too
+    ("asked-rolled", "scorer_blind"),  # another query's object lands on the region
+    ("asked-level", "scorer_blind"),  # what is handed out is just not enough
+    ("information-framed", "scorer_fires_elsewhere"),  # relevance of the query would drown it
+    ("relevance-blurred", "mix_departs_from_scores"),  # another wording just makes up for it
+)
+
+
+@pytest.mark.parametrize(("name", "code"), CONFUSABLE)
+def test_what_would_make_up_for_a_fault_is_not_named_for_it(planted_in_trained, name, code):
+    found = diagnose(planted_in_trained[name]).found
+
+    assert [code] == [cause.code for cause in found.causes]
+
+
+def test_failures_are_planted_only_where_the_sound_model_is_right(sound, cases, donors):
+    wrong = [c for c in cases if is_failure(Bench(sound, c, donors), None).answer == "yes"]
+    assert wrong
+    planted = list(plant(sound, names=["asked-*"], donors=donors))
+    assert not {case.query for case in wrong} & {one.case.query for one in planted if one.case}
+
+
+def test_a_pattern_that_place_adds_is_taken_away_and_no_more(sound, cases, donors):
+    case = cases[0]
+    broken = framed("salience", 4.0)(sound, case)
+    ran = carried(broken, donors.run, inner_sites(broken))
+    bench = Bench(broken, case, replace(donors, ran=ran))
+    shop = Workshop(bench=bench, goal=Goal(tokens=300), keep=np.zeros(len(donors.scenes), bool))
+    pure = purified(shop, "salience").restored(bench, shop.case_view()).run
+    whole = Bench(sound, case, donors)
+    true, bad, made = (
+        one.map(run, "salience")[0] for one, run in
+        ((whole, whole.clean), (bench, bench.clean), (bench, pure))
+    )  # fmt: skip
+    frame = (bad - true).abs() > 1e-6
+
+    assert (bad - true)[frame].min() > 2
+    assert (made - true)[frame].abs().mean() < 0.1 * (bad - true)[frame].mean()
+    assert (made - true)[~frame].abs().mean() < 0.1
 
 
 @pytest.mark.parametrize(
