@@ -368,6 +368,10 @@ def quality(
                "#control by 4", "#stable", "query helps")  # fmt: skip
     rows = [_quality_row(name, one) for name, one in data.items()]
     console().print(table(f"{model.name}: {len(lab)} scenes", columns, rows))
+    for name, one in data.items():
+        if len(one["sites"]) > 1:
+            each = ", ".join(f"{site} {fve:.3f}" for site, fve in one["sites"].items())
+            line(f"{name}: variance explained at each site: {each}")
     _print_probes(data)
     if answer_site(model) is None:
         line(f"{model.name} declares no answer: what a dictionary leaves of its task is not "
@@ -394,15 +398,19 @@ def _measured(lab: Any, folder: Path, seeds: int, store: Path | None) -> dict[st
             tell(name, at, len(places))
             kept = load_dictionary(place)
             shape = kept.dictionary.config
-            if kept.site not in lab.model.sites or shape.blocks or shape.transcoder:
-                warn(f"note: {name} is left out: no autoencoder of a site of {lab.model.name}")
+            sites = {*kept.encoded, *kept.decoded}
+            if missing := sorted(sites - set(lab.model.sites)):
+                warn(f"note: {name} is left out: {missing[0]} is no site of {lab.model.name}")
                 continue
             loaded[name] = kept
             data[name] = {
                 "site": kept.site, "config": shape.plain(), **measure(lab, kept).plain(),
                 "stability": None, "conditioning": None,
             }  # fmt: skip
-            if shape.query and seeds:
+            if shape.query and seeds and not kept.autoencoder:
+                warn(f"note: whether the query helps {name} was not tested: it is tested of "
+                     "autoencoders of one site")  # fmt: skip
+            elif shape.query and seeds:
                 data[name]["conditioning"] = _conditioned(lab, kept, place, store, seeds, tell)
     if not data:
         raise UsageError(f"no dictionary in {folder} is of a site of {lab.model.name}")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arrcoc_verify.dictionary.coded import Coded, coded
 from arrcoc_verify.dictionary.probing import Probe, probes
 from arrcoc_verify.dictionary.recovery import mean_correlation
 from arrcoc_verify.dictionary.splice import Splice
@@ -36,6 +37,7 @@ class Quality:
 
     Attributes:
         fve: fraction of variance explained.
+        sites: site that is decoded -> the same of it alone.
         l0: active latents of a patch.
         dead: share of latents that never fire here.
         density: share of latents whose density lies below 1e-4, to 1e-3, 1e-2, 1e-1, and above.
@@ -46,10 +48,12 @@ class Quality:
             does not change it.
         probes: fact of the scenes -> how well linear probes tell it, see `probing`.
         control: number of latents -> share of the whole edit's effect on the target's tokens;
-            None where a change of the query does not reach the site.
+            None where a change of the query does not reach the site, and for what is no
+            autoencoder of one site: its errors have no place to stay in.
     """
 
     fve: float
+    sites: dict[str, float]
     l0: float
     dead: float
     density: tuple[float, ...]
@@ -68,29 +72,34 @@ class Quality:
 @torch.no_grad()
 def quality(lab: Lab, kept: Kept) -> Quality:
     """Return the figures of a dictionary on a lab's scenes."""
-    query = kept.about.get("query_site")
-    splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=query)
-    value = splice.error + splice.reconstruction
-    flat = value.flatten(0, -2)
-    spread = (flat - flat.mean(0)).square().sum()
-    fires = (splice.codes > 0).flatten(0, -2)
+    read = coded(lab.clean, kept)
+    fires = (read.codes > 0).flatten(0, -2)
     share = fires.double().mean(0)
     low = [float((share < edge).double().mean()) for edge in EDGES]
     density = [b - a for a, b in zip([0.0, *low], [*low, 1.0], strict=True)]
-    drawn, mean = splice.reconstructed(), mean_ablation(lab, kept.site)
-    zero = Edit(site=kept.site, write=torch.zeros_like)
+    drawn = read.edits()
+    mean = [mean_ablation(lab, name) for name in kept.decoded]
+    zero = [Edit(site=name, write=torch.zeros_like) for name in kept.decoded]
     changed = _changed(lab, drawn)
+    lost, spread = zip(*(_squares(read, name) for name in kept.decoded), strict=True)
     return Quality(
-        fve=float(1 - splice.error.square().sum() / spread),
+        fve=1 - sum(lost) / sum(spread),
+        sites={name: 1 - a / b for name, a, b in zip(kept.decoded, lost, spread, strict=True)},
         l0=float(fires.sum(1).double().mean()), dead=float((~fires.any(0)).double().mean()),
         density=tuple(density),
         tokens_recovered_mean=_recovered(changed, _changed(lab, mean)),
         tokens_recovered_zero=_recovered(changed, _changed(lab, zero)),
         task_recovered_mean=_task_recovered(lab, drawn, mean),
         task_recovered_zero=_task_recovered(lab, drawn, zero),
-        probes=_probes(lab, kept.site, splice.codes, value),
-        control=_control(lab, kept, splice, query),
+        probes=_probes(lab, kept, read), control=_control(lab, kept),
     )  # fmt: skip
+
+
+def _squares(read: Coded, name: str) -> tuple[float, float]:
+    """Return the sums of squares that are left at a site, and about its mean."""
+    wanted = read.wanted[name].flatten(0, 1)
+    left = wanted - read.decoded[name].flatten(0, 1)
+    return float(left.square().sum()), float((wanted - wanted.mean(0)).square().sum())
 
 
 def mean_ablation(lab: Lab, site: str) -> Edit:
@@ -100,8 +109,8 @@ def mean_ablation(lab: Lab, site: str) -> Edit:
     return Edit(site=site, value=mean.to(held.dtype).expand_as(held).clone())
 
 
-def _changed(lab: Lab, edit: Edit) -> float:
-    after = lab.resumed([edit])
+def _changed(lab: Lab, edits: Sequence[Edit]) -> float:
+    after = lab.resumed(edits)
     return float(token_change(lab.clean.allocation, after.allocation).square().mean().sqrt())
 
 
@@ -109,10 +118,10 @@ def _recovered(changed: float, ablated: float) -> float:
     return 1 - changed / ablated if ablated > 0 else float("nan")
 
 
-def _probes(lab: Lab, site: str, codes: Tensor, value: Tensor) -> dict[str, Probe]:
-    if not lab.model.site(site).per_patch:
+def _probes(lab: Lab, kept: Kept, read: Coded) -> dict[str, Probe]:
+    if not all(lab.model.site(name).per_patch for name in kept.encoded):
         return {}
-    return probes(lab, codes.flatten(1, -2), value.flatten(1, -2))
+    return probes(lab, read.codes, read.given)
 
 
 def answer_site(model: Model) -> str | None:
@@ -127,24 +136,28 @@ def answer_site(model: Model) -> str | None:
     return next(fits, None)
 
 
-def _task_recovered(lab: Lab, drawn: Edit, ablated: Edit) -> float | None:
+def _task_recovered(lab: Lab, drawn: Sequence[Edit], ablated: Sequence[Edit]) -> float | None:
     """Return 1 - divergence of the answer under the reconstruction over that under ablation."""
     name = answer_site(lab.model)
     if name is None:
         return None
 
-    def answer(*edits: Edit) -> Tensor:
+    def answer(edits: Sequence[Edit] = ()) -> Tensor:
         return resume(lab.clean, edits=edits, read=[name])[name].double().log_softmax(-1)
 
     clean = answer()
     drawn_from, ablated_from = (
-        float((clean.exp() * (clean - answer(edit))).sum(-1).mean()) for edit in (drawn, ablated)
+        float((clean.exp() * (clean - answer(edits))).sum(-1).mean()) for edits in (drawn, ablated)
     )
     return 1 - drawn_from / ablated_from if ablated_from > 0 else None
 
 
-def _control(lab: Lab, kept: Kept, splice: Splice, query: str | None) -> dict[int, float] | None:
+def _control(lab: Lab, kept: Kept) -> dict[int, float] | None:
     """Return how much of the effect of the other query's activation few latents carry."""
+    if not kept.autoencoder:
+        return None
+    query = kept.about.get("query_site")
+    splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=query)
     try:
         other = lab.asked("other")
     except NotApplicable:

@@ -22,6 +22,26 @@ from arrcoc_verify.graph import Edit, Run
 from arrcoc_verify.model import Model
 
 
+def read_query(run: Run, dictionary: Dictionary, site: str | None) -> Tensor | None:
+    """Return the query that a conditional dictionary reads from a run, `[image, query]`.
+
+    Args:
+        run: finished.
+        dictionary: None is returned for an unconditional one.
+        site: that holds the query; None for the one whose role it is.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not dictionary.config.query:
+        return None
+    holding = (one.name for one in run.model.sites.values() if one.role == "query")
+    named = site or next(holding, None)
+    if named is None:
+        raise UsageError("a conditional dictionary wants the site that holds the query")
+    return run[named].float().flatten(1)
+
+
 class Splice:
     """A dictionary at a site of a model, for the examples of one run.
 
@@ -54,7 +74,7 @@ class Splice:
                 f"for axes {declared.axes}"
             )
         self._axis = declared.axes.index("channel")
-        self._query = self._read_query(run, query_site)
+        self._query = read_query(run, dictionary, query_site)
         self._base = run[site]
         value = self._last(self._base)
         if value.shape[-1] != dictionary.config.d_in:
@@ -66,16 +86,6 @@ class Splice:
             self.codes = self._encode(value)
             self.reconstruction = self._decode(self.codes).double()
             self.error = value.double() - self.reconstruction
-
-    def _read_query(self, run: Run, query_site: str | None) -> Tensor | None:
-        if not self.dictionary.config.query:
-            return None
-        named = query_site or next(
-            (site.name for site in run.model.sites.values() if site.role == "query"), None
-        )
-        if named is None:
-            raise UsageError("a conditional dictionary wants the site that holds the query")
-        return run[named].float().flatten(1)
 
     def _last(self, value: Tensor) -> Tensor:
         return value.movedim(self._axis, -1)

@@ -58,6 +58,27 @@ class Kept:
             )
         return name
 
+    @property
+    def encoded(self) -> tuple[str, ...]:
+        """Names of the sites whose activations it encodes, side by side."""
+        return tuple(map(str, self.about.get("sites") or ())) or (self.site,)
+
+    @property
+    def decoded(self) -> tuple[str, ...]:
+        """Names of the sites that it decodes; StoreError where nothing says a transcoder's."""
+        target = self.about.get("target")
+        if target is None and self.dictionary.config.transcoder:
+            raise StoreError(
+                "nothing says which site this transcoder decodes: wanted "
+                f'"target" with its name under "about" in {CONFIG}'
+            )
+        return self.encoded if target is None else (str(target),)
+
+    @property
+    def autoencoder(self) -> bool:
+        """Whether it decodes the one site that it encodes."""
+        return self.encoded == (self.site,) and not self.dictionary.config.transcoder
+
 
 def save_dictionary(folder: Path, kept: Kept) -> None:
     """Write a dictionary; the description comes last, so that a torn one is never read.
@@ -140,13 +161,13 @@ def of_model(folder: Path, sites: Container[str], name: str) -> list[Kept]:
     kept = {path: load_dictionary(path) for path in find_dictionaries(folder)}
     usable = {
         path: one for path, one in kept.items()
-        if one.site in sites and not one.dictionary.config.blocks
-        and not one.dictionary.config.transcoder
+        if one.site in sites and one.autoencoder
     }  # fmt: skip
     if not usable:
         there = ", ".join(sorted({one.site for one in kept.values()}))
         raise UsageError(
-            f"no dictionary in {folder} is of a site of {name}; those there are of {there}"
+            f"no dictionary in {folder} is an autoencoder of a site of {name}; those there are of "
+            f"{there}"
         )
     found: dict[str, list[Path]] = {}
     for path, one in usable.items():

@@ -10,6 +10,7 @@ from arrcoc_verify.dictionary.architecture import Dictionary, DictionaryConfig
 from arrcoc_verify.dictionary.probing import probes
 from arrcoc_verify.dictionary.quality import answer_site, quality, stabilities, stability
 from arrcoc_verify.dictionary.storage import Kept, save_dictionary
+from arrcoc_verify.errors import ShapeMismatch, StoreError
 from arrcoc_verify.lab import Lab
 from arrcoc_verify.scenes.compose import scenes
 
@@ -69,6 +70,67 @@ def test_a_dictionary_of_nothing_is_zero_ablation(lab):
 def test_what_the_query_does_not_reach_has_no_sparse_control(lab):
     about = {"site": "knowing.information_features"}
     assert quality(lab, replace(kept(), about=about)).control is None
+
+
+def wide(sites, target=None, change=lambda made: None):
+    """An exact dictionary of sites side by side, or of a target by its linear path."""
+    total = 48 * len(sites)
+    shape = (
+        {"blocks": (48,) * len(sites), "latents": 2 * total} if target is None
+        else {"d_out": 48, "skip": True, "latents": 4}
+    )  # fmt: skip
+    made = Dictionary(DictionaryConfig(architecture="standard", d_in=total, k=4, **shape))
+    with torch.no_grad():
+        if target is None:
+            made.W_dec.copy_(torch.cat([torch.eye(total), -torch.eye(total)]))
+            made.W_enc.copy_(made.W_dec)
+        else:
+            made.W_enc.zero_()
+            made.W_skip.copy_(torch.eye(48))
+        change(made)
+    return Kept(dictionary=made, about={"site": sites[0], "sites": list(sites), "target": target})
+
+
+def test_an_exact_crosscoder_recovers_each_of_its_sites(lab):
+    sites = (SITE, "balancing.features")
+    found = quality(lab, wide(sites))
+    assert found.sites == {name: pytest.approx(1.0, abs=1e-9) for name in sites}
+    assert found.fve == pytest.approx(1.0, abs=1e-9)
+    assert found.tokens_recovered_mean == pytest.approx(1.0, abs=1e-2)
+    assert found.control is None
+
+    def half(made):
+        made.W_dec[:, 48:] = 0
+        made.b_dec[48:] = lab.clean[sites[1]].flatten(0, 1).double().mean(0)
+        made.W_enc[:, 48:] = 0
+
+    found = quality(lab, wide(sites, change=half))
+    assert found.sites == {
+        SITE: pytest.approx(1.0, abs=1e-9),
+        sites[1]: pytest.approx(0.0, abs=1e-9),
+    }
+    # All that reaches the tokens comes through the second site, which is at its mean.
+    assert found.tokens_recovered_mean == pytest.approx(0.0, abs=1e-2)
+
+
+def test_a_transcoder_is_judged_by_the_site_that_it_decodes(lab):
+    other = "knowing.salience_features"
+    copies = quality(lab, wide((SITE,), target=SITE))
+    assert (copies.fve, copies.l0, copies.dead) == (pytest.approx(1.0, abs=1e-9), 0.0, 1.0)
+    assert copies.tokens_recovered_zero == pytest.approx(1.0, abs=1e-2)
+    given, wanted = (lab.clean[name].double().flatten(0, 1) for name in (SITE, other))
+    spread = (wanted - wanted.mean(0)).square().sum()
+    elsewhere = quality(lab, wide((SITE,), target=other))
+    assert elsewhere.fve == pytest.approx(float(1 - (wanted - given).square().sum() / spread))
+    assert elsewhere.sites == {other: elsewhere.fve}
+
+
+def test_a_transcoder_that_says_not_what_it_decodes_is_refused(lab):
+    made = wide((SITE,), target=SITE)
+    with pytest.raises(StoreError, match="which site this transcoder decodes"):
+        quality(lab, replace(made, about={"site": SITE}))
+    with pytest.raises(ShapeMismatch, match="48 and 48 channels, the dictionary 96 and 96"):
+        quality(lab, replace(wide((SITE, SITE)), about={"site": SITE}))
 
 
 def test_equal_dictionaries_are_stable_and_random_ones_are_not():
