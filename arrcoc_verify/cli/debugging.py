@@ -100,11 +100,24 @@ def case_of(model: Any, asked: Asked) -> Any:
     """Return the case that the command line names."""
     from arrcoc_verify.debug.case import make_case, read_mask
 
+    placed = bool(asked.region or asked.mask) and not asked.against
+    _require_sought(asked.labels, asked.label or "", placed=placed)
     mask = read_mask(asked.mask) if asked.mask else None
     return make_case(
         model, asked.image, asked.query, asked.region, label=asked.label or "", mask=mask,
         labels=asked.labels,
     )  # fmt: skip
+
+
+def _require_sought(labels: Path | None, label: str, *, placed: bool = False) -> None:
+    """Refuse a model that finds labels where it has nothing to find."""
+    from arrcoc_verify.debug.case import FACE
+
+    if labels is not None and (placed or not label or label.lower() in FACE):
+        raise UsageError(
+            "wanted --labels with a --label that it is to find, and no --region or --mask: faces "
+            "are found without it"
+        )
 
 
 def _against(model: Any, asked: Asked, case: Any) -> Any:
@@ -410,6 +423,7 @@ def triage(given: Mapping[str, Any], images: Path, query: str, label: str, most:
             f"wanted --query and --label with a folder only, {images} is a table: its rows have "
             "queries and boxes of their own"
         )
+    _require_sought(given.get("labels"), label)
     _require_room(given.get("out"), json)
     config = settled({key: given.get(key) for key in ("model", "seed")})
     goal = parse_goal(given["expect"]) if given.get("expect") else None

@@ -56,3 +56,16 @@ def test_where_the_result_cannot_go_is_said_before_the_work(command, picture, tm
     assert done.code not in (0, 1, 3)
     assert "a file stands where a folder is wanted" in done.err
     assert not done.out
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("debug", "a.png", "--label", "face"), ("triage", ".", "--label", "face"),
+     ("debug", "a.png", "--label", "dog", "--region", "0,0,48,48"), ("triage", "a.csv")],
+)  # fmt: skip
+def test_a_model_that_finds_labels_wants_one_to_find(command, picture, asked):
+    query = () if asked[-1] == "a.csv" else ("--query", "find it")
+    done = command(*asked, *query, "--labels", ".")
+
+    assert done.code == 4
+    assert "wanted --labels with a --label that it is to find" in done.err
