@@ -11,7 +11,8 @@ from torch import Tensor
 
 from arrcoc_verify.debug import derive
 from arrcoc_verify.debug.bench import Bench, flat_map, native
-from arrcoc_verify.model import Model, Site, patches_last
+from arrcoc_verify.model import SCORERS, Model, Site, patches_last
+from arrcoc_verify.verdict import STAGES
 
 PLACES = {"image", "patch", "row", "column"}
 
@@ -19,22 +20,33 @@ NEAR = 0.01
 """Share of other patches, in the case and in donors, that an edit reaches at all."""
 
 
-def nearest(bench: Bench, role: str) -> tuple[Site, Tensor, Tensor] | None:
+def around_scores(model: Model, reads: str, writes: str) -> bool:
+    """Return whether an edit of one site by another leads around the scores: from before to behind.
+
+    Args:
+        model: whose sites they are.
+        reads: name of the site whose values decide.
+        writes: name of the site that is written.
+    """
+    source, target = model.site(reads), model.site(writes)
+    scores = STAGES.index("balancing")
+    before = STAGES.index(source.stage) < scores and source.role not in SCORERS
+    return before and STAGES.index(target.stage) >= scores and target.per_patch
+
+
+def nearest(bench: Bench, role: str, *, around: bool = True) -> tuple[Site, Tensor, Tensor] | None:
     """Return the site whose vectors tell the region best, its vectors there, and how far it goes.
+
+    Args:
+        bench: the case.
+        role: of the map that is to be edited.
+        around: sites count, too, from which an edit would lead around the scores.
 
     Returns:
         The site, `[patch, channel]`, and the distance within which `NEAR` of the others lie.
     """
     target, best = bench.model.role(role), None
-    if target is None:
-        return None
-    order = [step.name for step in bench.model.steps]
-    earlier = order[: order.index(target.at.step)]
-    for site in bench.model.sites.values():
-        if not derive.readable(site) or site.at.step not in earlier:
-            continue
-        if not site.per_patch or set(site.axes) - PLACES != {"channel"}:
-            continue
+    for site in [] if target is None else _before(bench.model, target, around=around):
         case = patches_last(bench.clean[site.name], site, bench.grid).double()[0]
         inside = bench.case.cells
         others = [case[~inside]]
@@ -49,6 +61,18 @@ def nearest(bench: Bench, role: str) -> tuple[Site, Tensor, Tensor] | None:
         if best is None or float(reach) / scale > best[0]:
             best = (float(reach) / scale, (site, case[inside], reach))
     return None if best is None else best[1]
+
+
+def _before(model: Model, target: Site, *, around: bool) -> list[Site]:
+    """Return the sites with a vector a patch that an edit of a site can read."""
+    order = [step.name for step in model.steps]
+    earlier = order[: order.index(target.at.step)]
+    return [
+        site for site in model.sites.values()
+        if site.at.step in earlier and derive.readable(site) and site.per_patch
+        and set(site.axes) - PLACES == {"channel"}
+        and (around or not around_scores(model, site.name, target.name))
+    ]  # fmt: skip
 
 
 def gate(vectors: Tensor, prototypes: Tensor, reach: Tensor) -> Tensor:

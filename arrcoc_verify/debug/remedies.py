@@ -141,14 +141,21 @@ def of_likeness(found: Diagnosis) -> list[Candidate]:
     """
     bench, roles = found.bench, {part.role for part in found.parts}
     own = [role for role in MAPS if role in roles] if len(roles) == 1 else []
-    behind = bool(roles) and roles <= {"demand", "multiplier", "tokens"}
-    late = ("demand",) if behind else ("relevance", "demand")
-    made = [_alike(bench, found.failure.goal, role) for role in dict.fromkeys((*own, *late))]
-    return [(edit,) for edit in made if edit is not None]
+    late = ["query_relevance", "relevance", "demand"]
+    if roles and roles <= {"relevance", "mix"}:
+        late = late[1:]
+    elif roles and roles <= {"demand", "multiplier", "tokens"}:
+        late = late[2:]
+    made = [
+        _alike(bench, found.failure.goal, role, around=around)
+        for role in dict.fromkeys((*own, *late)) for around in (False, True)
+    ]  # fmt: skip
+    edits = {(one.target, one.words["inputs"]): one for one in made if one is not None}
+    return [(edit,) for edit in edits.values()]
 
 
-def _alike(bench: Bench, goal: Goal, role: str) -> PatchEdit | None:
-    target, near = bench.writable(role), nearest(bench, role)
+def _alike(bench: Bench, goal: Goal, role: str, *, around: bool) -> PatchEdit | None:
+    target, near = bench.writable(role), nearest(bench, role, around=around)
     if target is None or near is None:
         return None
     site, prototypes, reach = near

@@ -19,6 +19,7 @@ from arrcoc_verify.debug.candidates import propose
 from arrcoc_verify.debug.carried import carried
 from arrcoc_verify.debug.case import Goal
 from arrcoc_verify.debug.diagnosis import Diagnosis
+from arrcoc_verify.debug.likeness import around_scores
 from arrcoc_verify.debug.patching import PatchEdit, applied
 from arrcoc_verify.debug.repeats import MATES, REPEATS
 from arrcoc_verify.errors import ArrcocError
@@ -52,6 +53,7 @@ class Tried:
         keeps_total: the sum of tokens stays what the model declares, where it declares one.
         where_right: `collateral` of the pictures whose own region got what it should before; None
             where there is no such picture.
+        around: it leads around the scores: what lies before them decides what is written behind.
     """
 
     edits: tuple[PatchEdit, ...]
@@ -65,6 +67,7 @@ class Tried:
     screened: str = ""
     keeps_total: bool = True
     where_right: float | None = None
+    around: bool = False
 
     @property
     def within(self) -> bool:
@@ -164,7 +167,13 @@ def tried(found: Diagnosis, edits: tuple[PatchEdit, ...], apart: Donors) -> Trie
         mends=bool(goal.met(torch.tensor([after]))[0]), similar=_mended(apart, others, goal),
         collateral=moved(apart, others), keeps_total=_keeps_total(mended, others),
         where_right=_moved_where_right(apart, others, goal),
+        around=any(_around(bench.model, edit) for edit in edits),
     )  # fmt: skip
+
+
+def _around(model: Model, edit: PatchEdit) -> bool:
+    read = edit.words.get("inputs", "").split("|")
+    return any(around_scores(model, name, edit.target) for name in read if name in model.sites)
 
 
 def _after(found: Diagnosis, mended: Model) -> float:
@@ -287,11 +296,11 @@ def _harm(row: Tried) -> tuple[int, bool, float]:
     return len(row.flipped_verdicts or ()), not row.within, row.collateral
 
 
-def _rank(row: Tried) -> tuple[bool, bool, float, float, int]:
-    """Mending and total kept first; then similar cases mended, least moved, fewest numbers."""
+def _rank(row: Tried) -> tuple[bool, bool, bool, float, float, int]:
+    """Mending, total kept and no way around the scores first; then similar cases, least moved."""
     share = row.similar[1] / row.similar[0] if row.similar[0] else 1.0
     return (
-        not row.mends, not row.keeps_total, -round(share, 1), round(row.collateral, 2),
+        not row.mends, not row.keeps_total, row.around, -round(share, 1), round(row.collateral, 2),
         row.numbers,
     )  # fmt: skip
 

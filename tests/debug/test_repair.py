@@ -21,6 +21,7 @@ from arrcoc_verify.debug.patching import (
 from arrcoc_verify.debug.places import MOVES, moves_of
 from arrcoc_verify.debug.planted import diagnose, plant
 from arrcoc_verify.debug.repair import MARGIN, Tried, repair
+from arrcoc_verify.debug.repair import _rank as rank_of
 from arrcoc_verify.debug.rewrite import with_write
 from arrcoc_verify.errors import BadModel, UnknownName
 from arrcoc_verify.graph import run
@@ -216,6 +217,32 @@ def test_an_edit_by_likeness_is_kept_and_mends_its_case(tmp_path, dim_demand):
 
     assert edit.kind == "alike"
     assert mended.before >= dim_demand.failure.goal.tokens
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "around"),
+    [
+        ("knowing.query_features", "balancing.relevance", True),
+        ("knowing.query_features", "knowing.query_relevance", False),  # ahead of the scores
+        ("knowing.query_relevance", "balancing.relevance", False),  # through a score
+        ("balancing.features", "balancing.relevance", False),  # behind them
+        ("knowing.query_features", "balancing.weights", False),  # no map
+    ],
+)
+def test_a_way_around_the_scores_leads_from_before_them_to_a_map_behind(
+    sound, reads, writes, around
+):
+    assert likeness.around_scores(sound, reads, writes) is around
+
+
+def test_an_edit_around_the_scores_comes_after_all_that_mend_without():
+    row = Tried(edits=(), case_tokens_before=1.0, case_tokens_after=2.0, mends=True)
+    around, fewer, none = (
+        replace(row, around=True, similar=(5, 5, 5)), replace(row, similar=(5, 0, 5)),
+        replace(row, mends=False),
+    )  # fmt: skip
+
+    assert sorted([none, around, fewer], key=rank_of) == [fewer, around, none]
 
 
 def test_the_edit_that_moves_least_elsewhere_is_always_screened(dim_demand):
