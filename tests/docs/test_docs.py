@@ -70,3 +70,10 @@ def test_every_page_that_is_linked_is_there():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+\.md)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).is_file(), f"{page.name} links to {target}"
+
+
+def test_every_kept_report_that_is_named_is_there():
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", *PAGES):
+        for name in re.findall(r"reports/[a-z_]+\.json", page.read_text(encoding="utf-8")):
+            assert (root / name).is_file(), f"{page.name} names {name}"
