@@ -54,6 +54,17 @@ def parts(shop: Workshop) -> list[Part]:
     return sorted(made, key=lambda part: part.strength)
 
 
+def broken(shop: Workshop) -> list[Part]:
+    """Return what puts right the contracts that a case breaks for sure.
+
+    A scorer's sign is turned, or relevance is out of the order of the weighted scores.
+    """
+    roles = scorers(shop.bench.model)
+    mix = _mix(shop, roles)
+    turned = [_mirrored(shop, role) for role in roles if _contrary(shop, role)]
+    return [*turned, *(mix if len(mix) > 1 else [])]  # its shape is tried only where order differs
+
+
 def _wanted_order(shop: Workshop, view: View, role: str) -> Floats:
     """Return what a scorer should measure, `[example, patch]`: only its order is used."""
     if role in ESTIMATOR:

@@ -34,19 +34,23 @@ def around_scores(model: Model, reads: str, writes: str) -> bool:
     return before and STAGES.index(target.stage) >= scores and target.per_patch
 
 
-def nearest(bench: Bench, role: str, *, around: bool = True) -> tuple[Site, Tensor, Tensor] | None:
-    """Return the site whose vectors tell the region best, its vectors there, and how far it goes.
+def nearest(bench: Bench, role: str) -> list[tuple[Site, Tensor, Tensor]]:
+    """Return the sites whose vectors tell the region best, with these vectors and how far they go.
 
     Args:
         bench: the case.
         role: of the map that is to be edited.
-        around: sites count, too, from which an edit would lead around the scores.
 
     Returns:
-        The site, `[patch, channel]`, and the distance within which `NEAR` of the others lie.
+        Site, `[patch, channel]`, and the distance within which `NEAR` of the others lie: of the
+        best site from which an edit does not lead around the scores, then of the best of all,
+        where that is another.
     """
-    target, best = bench.model.role(role), None
-    for site in [] if target is None else _before(bench.model, target, around=around):
+    target = bench.model.role(role)
+    if target is None:
+        return []
+    found: dict[str, tuple[float, tuple[Site, Tensor, Tensor]]] = {}
+    for site in _before(bench.model, target):
         case = patches_last(bench.clean[site.name], site, bench.grid).double()[0]
         inside = bench.case.cells
         others = [case[~inside]]
@@ -56,14 +60,14 @@ def nearest(bench: Bench, role: str, *, around: bool = True) -> tuple[Site, Tens
         apart = _distance(torch.cat(others), case[inside])
         scale = float(apart.median())
         reach = apart.quantile(NEAR)
-        if float(reach) <= 0 or scale <= 0:
-            continue
-        if best is None or float(reach) / scale > best[0]:
-            best = (float(reach) / scale, (site, case[inside], reach))
-    return None if best is None else best[1]
+        if float(reach) > 0 and scale > 0:
+            found[site.name] = (float(reach) / scale, (site, case[inside], reach))
+    within = [name for name in found if not around_scores(bench.model, name, target.name)]
+    best = [max(names, key=lambda name: found[name][0]) for names in (within, found) if names]
+    return [found[name][1] for name in dict.fromkeys(best)]
 
 
-def _before(model: Model, target: Site, *, around: bool) -> list[Site]:
+def _before(model: Model, target: Site) -> list[Site]:
     """Return the sites with a vector a patch that an edit of a site can read."""
     order = [step.name for step in model.steps]
     earlier = order[: order.index(target.at.step)]
@@ -71,7 +75,6 @@ def _before(model: Model, target: Site, *, around: bool) -> list[Site]:
         site for site in model.sites.values()
         if site.at.step in earlier and derive.readable(site) and site.per_patch
         and set(site.axes) - PLACES == {"channel"}
-        and (around or not around_scores(model, site.name, target.name))
     ]  # fmt: skip
 
 

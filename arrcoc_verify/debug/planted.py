@@ -125,26 +125,21 @@ def plant(
         UsageError: the model fails every case as it is.
     """
     donors = make_donors(model, donor_scenes(model, seed)) if donors is None else donors
-    cases = [
-        case for case in cases_of(model, seed)
-        if is_failure(Bench(model, case, donors, seed), None).answer != "yes"
-    ]  # fmt: skip
-    if not cases:
+    benches = [Bench(model, case, donors, seed) for case in cases_of(model, seed)]
+    sound = [bench for bench in benches if is_failure(bench, None).answer != "yes"]
+    if not sound:
         raise UsageError(f"{model.name} fails all {TRIED} scenes as it is: nothing to plant into")
-    sound = [Bench(model, case, no_donors(), seed) for case in cases]
     for name in NAMES:
         if not names or any(fnmatchcase(name, pattern) for pattern in names):
-            yield _planted(model, tuple(map(operator, name.split("+"))), cases, sound)
+            yield _planted(model, tuple(map(operator, name.split("+"))), sound)
 
 
-def _planted(
-    model: Model, ways: tuple[Operator, ...], cases: Sequence[Case], sound: Sequence[Bench]
-) -> Planted:
+def _planted(model: Model, ways: tuple[Operator, ...], sound: Sequence[Bench]) -> Planted:
     name = "+".join(one.name for one in ways)
     codes = tuple(dict.fromkeys(one.code for one in ways))
     best: Planted | None = None
-    for case, bench in zip(cases, sound, strict=True):
-        before = bench.before
+    for bench in sound:
+        case, before = bench.case, bench.before
         shown = planted_picture(ways[0], case, model.declaration.grid)
         made = [_made(model, ways, shown), *(_made(model, (one,), shown) for one in ways)]
         if any(one is None for one in made):

@@ -38,8 +38,8 @@ def purified(shop: Workshop, role: str) -> Part | None:
     if values is None:
         return None
     columns, foreign = _regressors(shop, view, role)
-    centred = columns - columns.mean(0), values - values.mean(0)  # of place, so it explains none
-    fit = ref.Ridge.fit(centred[0].reshape(-1, columns.shape[-1]), centred[1].ravel())
+    inputs, outputs = columns - columns.mean(0), values - values.mean(0)  # place explains nothing
+    fit = ref.Ridge.fit(inputs.reshape(-1, columns.shape[-1]), outputs.ravel())
     slope = fit.weight / fit.scale
     pattern = np.median(values - columns @ slope, axis=0)
     pattern -= pattern.min()

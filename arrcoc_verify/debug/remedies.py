@@ -147,18 +147,18 @@ def of_likeness(found: Diagnosis) -> list[Candidate]:
     elif roles and roles <= {"demand", "multiplier", "tokens"}:
         late = late[2:]
     made = [
-        _alike(bench, found.failure.goal, role, around=around)
-        for role in dict.fromkeys((*own, *late)) for around in (False, True)
+        _alike(bench, found.failure.goal, role, *near)
+        for role in dict.fromkeys((*own, *late)) for near in nearest(bench, role)
     ]  # fmt: skip
-    edits = {(one.target, one.words["inputs"]): one for one in made if one is not None}
-    return [(edit,) for edit in edits.values()]
+    return [(edit,) for edit in made if edit is not None]
 
 
-def _alike(bench: Bench, goal: Goal, role: str, *, around: bool) -> PatchEdit | None:
-    target, near = bench.writable(role), nearest(bench, role, around=around)
-    if target is None or near is None:
+def _alike(
+    bench: Bench, goal: Goal, role: str, site: Site, prototypes: Tensor, reach: Tensor
+) -> PatchEdit | None:
+    target = bench.writable(role)
+    if target is None:
         return None
-    site, prototypes, reach = near
     vectors = patches_last(bench.clean[site.name], site, bench.grid).double()
     needed = _needed(bench, goal, role, gate(vectors, prototypes, reach))
     if needed is None:

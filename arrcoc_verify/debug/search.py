@@ -99,14 +99,8 @@ def _broken(found: Found, missing: list[str]) -> None:
     if found.trial is None or any(not part.name.startswith("scorer") for part in found.parts):
         return
     trial = _contracts(found.trial.bench, found.trial.shop.goal)
-    made = by_contract.parts(trial.shop)
-    names = [part.name for part in made]
-    broken = [
-        part for part in made
-        if part.name.endswith("/sign") or (part.role == "relevance" and "mix/shape" in names)
-    ]  # fmt: skip
     rival = found.parts[0]
-    if _singles(found, trial, broken, missing):
+    if _singles(found, trial, by_contract.broken(trial.shop), missing):
         found.broken = True
         if rival.code != found.parts[0].code:
             found.rivals.append(rival.name)
@@ -157,15 +151,15 @@ def _nearly(found: Found, trial: Trial, mild: Sequence[Part]) -> bool:
     effects = {
         one.part: one.effect * goal.sign for one in found.evidence if one.basis == trial.basis
     }
-    ranked = sorted(mild, key=lambda part: -effects.get(part.name, 0.0))
-    for at, first in enumerate(ranked):
+    scoring = [part for part in mild if part.name.startswith("scorer:")]
+    for first in sorted(scoring, key=lambda part: -effects.get(part.name, 0.0)):
         gain = effects.get(first.name, 0.0)
-        others = [effects.get(one.name, 0.0) for one in ranked[at:] if one.role != first.role]
+        others = [effects.get(one.name, 0.0) for one in mild if one.role != first.role]
         if gain < least or 2 * max(others, default=0.0) >= gain:
             return False
         tried = [trial.evidence([first], where) for where in ("region", "rest")]
         mending = [one for one in tried if one.restores == "yes"]
-        if first.name.startswith("scorer:") and mending:
+        if mending:
             found.evidence += mending
             found.parts, found.trial = (first,), trial
             return True

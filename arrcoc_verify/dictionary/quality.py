@@ -156,8 +156,6 @@ def _control(lab: Lab, kept: Kept) -> dict[int, float] | None:
     """Return how much of the effect of the other query's activation few latents carry."""
     if not kept.autoencoder:
         return None
-    query = kept.about.get("query_site")
-    splice = Splice(lab.clean, kept.site, kept.dictionary, query_site=query)
     try:
         other = lab.asked("other")
     except NotApplicable:
@@ -165,9 +163,12 @@ def _control(lab: Lab, kept: Kept) -> dict[int, float] | None:
     whole = _lost(lab, Edit(site=kept.site, value=other[kept.site], where=lab.target))
     if float(whole.abs().mean()) < 1e-3:
         return None
-    codes = Splice(other, kept.site, kept.dictionary, query_site=query).codes
+    splice, there = (
+        Splice(run, kept.site, kept.dictionary, query_site=kept.about.get("query_site"))
+        for run in (lab.clean, other)
+    )  # fmt: skip
     return {
-        count: float(_lost(lab, _few(lab, splice, codes, count)).mean() / whole.mean())
+        count: float(_lost(lab, _few(lab, splice, there.codes, count)).mean() / whole.mean())
         for count in CONTROL
     }
 

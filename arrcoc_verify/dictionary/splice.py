@@ -108,19 +108,16 @@ class Splice:
         gone = self.contribution(latents)
         return self._moved(-gone, where, f"ablate {len(latents)} latents of {self.site}")
 
-    def push(
-        self, latents: Sequence[int], direction: Tensor, *, where: Tensor | None = None
-    ) -> Edit:
-        """Write as much as ablating latents does, patch by patch, in another direction: a placebo.
+    def push(self, gone: Tensor, direction: Tensor, *, where: Tensor | None = None) -> Edit:
+        """Write as much as an ablation does, patch by patch, in another direction: a placebo.
 
         Args:
-            latents: whose contribution's norm is written.
+            gone: what is ablated, as `contribution` returns it.
             direction: of unit norm, `[channel]`.
             where: mask of patches; None writes everywhere.
         """
-        size = self.contribution(latents).norm(dim=-1, keepdim=True)
-        label = f"push {self.site} as hard as {len(latents)} latents do"
-        return self._moved(size * direction.to(size), where, label)
+        size = gone.norm(dim=-1, keepdim=True)
+        return self._moved(size * direction.to(size), where, f"push {self.site} as hard")
 
     def ablate_error(self, *, where: Tensor | None = None) -> Edit:
         """Take the error away and keep all latents."""

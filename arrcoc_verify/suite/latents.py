@@ -177,8 +177,9 @@ def _measure(kept: Kept, choice: Callable[[], tuple[int, ...]]) -> Measure:
         def lost(edit: Edit) -> Tensor:
             return before - lab.tokens(lab.resumed([edit], "local"), lab.target)
 
+        gone = splice.contribution(chosen)
         pushed = [
-            lost(splice.push(chosen, direction, where=lab.target)).abs()
+            lost(splice.push(gone, direction, where=lab.target)).abs()
             for direction in _directions(kept.dictionary.config.d_in, lab.seed)
         ]  # fmt: skip
         return Effects(

@@ -69,7 +69,7 @@ def test_placebos_write_as_much_as_ablating_does_patch_by_patch(lab):
     way = torch.nn.functional.normalize(torch.arange(1.0, 49, dtype=torch.float64), dim=0)
     native = lab.clean[kept.site].double()
     gone = splice.ablate(latents).value.double() - native
-    pushed = splice.push(latents, way).value.double() - native
+    pushed = splice.push(splice.contribution(latents), way).value.double() - native
     assert float(gone.norm(dim=-1).max()) > 0.1
     assert torch.allclose(pushed.norm(dim=-1), gone.norm(dim=-1), atol=1e-6)
     assert torch.allclose(pushed, pushed.norm(dim=-1, keepdim=True) * way, atol=1e-6)
